@@ -1,0 +1,143 @@
+"""The words of a Room's door: what goes in (`RoomInput`) and what comes out (`RoomOutput`).
+
+LiveKit's protobufs are the vocabulary; frozen dataclasses where none fits.
+"""
+
+from dataclasses import dataclass, field
+
+from livekit.protocol import models, rtc
+
+from tertulia.protocol.ids import NodeId, SessionId, TransportId
+from tertulia.protocol.token import Claims
+from tertulia.sfu.plane.api import Report
+from tertulia.sfu.transport.api import TransportEvent
+
+# ---------------------------------------------------------------------------------------------- in
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A client asks in. Admission (token, limits known beforehand) is done; the room mints sid and answers."""
+
+    session: SessionId
+    claims: Claims
+    client: models.ClientInfo
+    single_connection: bool
+    """True on /rtc/v1 (the client always offers); False on /rtc (two peer connections)."""
+    auto_subscribe: bool
+    adaptive_stream: bool
+    allow_pause: bool = False
+    auto_subscribe_data_track: bool = False
+    metadata: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+    add_tracks: tuple[rtc.AddTrackRequest, ...] = ()
+    offer: rtc.SessionDescription | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A client that lost its WebSocket wants its participant back."""
+
+    session: SessionId
+    participant_sid: str
+    claims: Claims
+    reason: int
+    sync_state: rtc.SyncState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One signal message of a joined session (ping and ping_req are answered by the session itself)."""
+
+    session: SessionId
+    message: rtc.SignalRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The WebSocket is gone without a leave: the participant may resume."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class OfTransport:
+    """Something happened on a peer connection of this room."""
+
+    transport: TransportId
+    event: TransportEvent
+
+
+@dataclass(frozen=True, slots=True)
+class OfPlane:
+    """A data-plane report that concerns this room."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class FromNode:
+    """A replication message of another node (bytes of a `tertulia.protocol.bus` message)."""
+
+    node: NodeId
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGone:
+    """Another node's lease ended: its members leave."""
+
+    node: NodeId
+
+
+RoomInput = Join | Resume | Request | SessionClosed | OfTransport | OfPlane | FromNode | NodeGone
+
+# ---------------------------------------------------------------------------------------------- out
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A signal message for one session."""
+
+    session: SessionId
+    message: rtc.SignalResponse
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """Flush, then close the WebSocket with this code."""
+
+    session: SessionId
+    code: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something the outside may want to know: webhooks, metrics, agents, automatic egress.
+
+    Names are LiveKit's webhook events: room_started, room_finished, participant_joined, participant_left,
+    participant_connection_aborted, track_published, track_unpublished.
+    """
+
+    name: str
+    room: models.Room
+    participant: models.ParticipantInfo | None = None
+    track: models.TrackInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToNodes:
+    """Replicate to the other nodes of this room (`node` None: all of them)."""
+
+    data: bytes
+    node: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The room is over; everything it held has been given back."""
+
+    reason: int
+
+
+RoomOutput = Send | EndSession | Happened | ToNodes | Closed
