@@ -16,12 +16,12 @@ class TransportHub:
         self,
         plane: LivePlane,
         ports: Sequence[Sequence[UdpEndpoint]],
-        deliver: Callable[[str, TransportId, TransportEvent], None],
+        deliver: Callable[[TransportId, TransportEvent], None],
         *,
         tcp: TcpEndpoint | None = None,
         node_ip: str | None = None,
     ) -> None:
-        """`ports[i]` are the bound endpoints of Port `i`. `deliver(owner, transport, event)` is called from the loop,
+        """`ports[i]` are the bound endpoints of Port `i`. `deliver(transport, event)` is called from the loop,
         never inside a call of the room, in order, and not after `close`."""
 
     async def start(self) -> None:
@@ -39,7 +39,9 @@ class TransportHub:
 
     def restart(self, transport: TransportId) -> LocalParameters: ...
 
-    def open_channel(self, transport: TransportId, label: str, *, ordered: bool, max_retransmits: int | None) -> None: ...
+    def open_channel(
+        self, transport: TransportId, label: str, *, ordered: bool, max_retransmits: int | None
+    ) -> None: ...
 
     def send(self, transport: TransportId, label: str, data: bytes) -> bool: ...
 
@@ -48,6 +50,9 @@ class TransportHub:
     def round_trip_ns(self, transport: TransportId) -> int: ...
 
     def close(self, transport: TransportId) -> None: ...
+
+    def owner(self, transport: TransportId) -> str | None:
+        """The room sid given to `open`; None when the transport is gone."""
 
     def totals(self) -> Mapping[str, int]:
         """Counters (checks, rejections by name, handshakes, messages, ...) and gauges for the metrics page."""

@@ -8,9 +8,11 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_HOST_PREFERENCE = 126
 _COMPONENT_RTP = 1
-_TCP_DIRECTION_PASSIVE = 2 << 13
+_UDP_TYPE_PREFERENCE = 126
+_TCP_TYPE_PREFERENCE = 90
+"""Below every UDP pair: TCP is what is left when UDP does not pass."""
+_TCP_DIRECTION_PASSIVE = 4 << 13
 """RFC 6544 4.2: direction preference of a passive host candidate, in the upper three bits of the local preference."""
 
 
@@ -32,24 +34,26 @@ class TcpEndpoint:
     hosts: tuple[str, ...]
 
 
-def candidates(endpoints: Sequence[UdpEndpoint], tcp: TcpEndpoint | None, node_ip: str | None = None) -> tuple[str, ...]:
+def candidates(
+    endpoints: Sequence[UdpEndpoint], tcp: TcpEndpoint | None, node_ip: str | None = None
+) -> tuple[str, ...]:
     """Values of `a=candidate:` lines, best first. `node_ip` takes the place of every host of its own address family."""
     lines: list[str] = []
     seen: set[tuple[str, str, int]] = set()
 
-    def add(protocol: str, host: str, port: int, local_preference: int, tail: str) -> None:
+    def add(protocol: str, host: str, port: int, type_preference: int, local_preference: int, tail: str) -> None:
         host = _advertised(host, node_ip)
         if (protocol, host, port) in seen:
             return
         seen.add((protocol, host, port))
-        priority = (_HOST_PREFERENCE << 24) | (local_preference << 8) | (256 - _COMPONENT_RTP)
+        priority = (type_preference << 24) | (local_preference << 8) | (256 - _COMPONENT_RTP)
         lines.append(f"{len(lines) + 1} {_COMPONENT_RTP} {protocol} {priority} {host} {port} typ host{tail}")
 
     for rank, endpoint in enumerate(endpoints):
-        add("udp", endpoint.host, endpoint.port, 65535 - rank, "")
+        add("udp", endpoint.host, endpoint.port, _UDP_TYPE_PREFERENCE, 65535 - rank, "")
     if tcp is not None:
         for rank, host in enumerate(tcp.hosts):
-            add("tcp", host, tcp.port, _TCP_DIRECTION_PASSIVE + 8191 - rank, " tcptype passive")
+            add("tcp", host, tcp.port, _TCP_TYPE_PREFERENCE, _TCP_DIRECTION_PASSIVE + 8191 - rank, " tcptype passive")
     return tuple(lines)
 
 
