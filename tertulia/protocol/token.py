@@ -1,7 +1,8 @@
 """Access tokens: what they say (identity and grants) and how to read them (LiveKit claims, wire contract section 6).
 
 Decides whether a token is genuine and in force, with `now_s` given; refuses in words that tell how to mend it. What a
-grant allows is decided where it is used; making tokens is `tertulia.protocol.signing`. Only HS256 (RFC 7515, 7518 3.2) with `exp` (RFC 7519 4.1.4) is accepted.
+grant allows is decided where it is used; making tokens is `tertulia.protocol.signing`. Only HS256 (RFC 7515, 7518 3.2)
+with `exp` (RFC 7519 4.1.4) is accepted.
 """
 
 import base64
@@ -90,9 +91,9 @@ def permission(grant: VideoGrant) -> models.ParticipantPermission:
     )
 
 
-def _sources(names: Iterable[str]) -> list[models.TrackSource]:
+def _sources(names: Iterable[str]) -> list[str]:
     known = models.TrackSource.keys()
-    return [models.TrackSource.Value(name.upper()) for name in names if name.upper() in known]
+    return [name.upper() for name in names if name.upper() in known]
 
 
 class TokenError(RequestError):
