@@ -125,7 +125,7 @@ class Store(Protocol):
         """The record in force and whether it is ours; of two creators at the same moment exactly one wins."""
 
     async def change_room(self, record: RoomRecord) -> RoomRecord | None:
-        """Compare-and-set: stored with version + 1 when the stored version and sid equal `record`'s. None: lost the race."""
+        """Compare-and-set: stored with version + 1 if the stored version and sid equal `record`'s; None: lost."""
 
     async def remove_room(self, name: str, sid: str) -> None:
         """Remove the record and its claims if it is still this incarnation."""

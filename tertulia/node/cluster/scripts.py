@@ -1,4 +1,4 @@
-"""Lua for Redis: each script is one atomic step of `Store`. Keys of one room share a hash tag, so Cluster accepts them."""
+"""Lua for Redis: each script is one atomic step of `Store`; keys of one room share a hash tag (one Cluster slot)."""
 
 CREATE_ROOM = """
 local present = redis.call('HGET', KEYS[1], 'record')

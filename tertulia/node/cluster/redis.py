@@ -1,0 +1,378 @@
+"""The cluster over Redis: plain, Sentinel or Cluster, with the reference's `redis:` keys. Sockets live here.
+
+The bus is pub/sub (best effort by nature: versions and digests above it repair what is lost). While Redis is away the
+bus drops, the store raises `Unavailable`, and both come back by themselves.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import structlog
+from redis import asyncio as aioredis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import RedisError
+
+from tertulia.node.cluster import scripts
+from tertulia.node.cluster.api import (
+    BUS_MESSAGE_BYTES,
+    LEASE_MS,
+    Claim,
+    Claimed,
+    NodeRecord,
+    RoomRecord,
+    Unavailable,
+)
+
+log = structlog.get_logger()
+
+OUTBOX = 10_000
+"""Messages waiting for Redis; more are dropped (`bus_overflow`)."""
+CALL_S = 3.0
+"""Deadline of one store call."""
+RETRY_S = (0.2, 0.5, 1.0, 2.0)
+"""Waits between attempts to come back, the last one repeated."""
+PREFIX = "tertulia"
+
+Client = Any
+"""redis.asyncio.Redis or RedisCluster: the commands used here are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where Redis is (the `redis:` block of the configuration)."""
+
+    address: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+    db: int = 0
+    use_tls: bool = False
+    ca_cert_file: str = ""
+    client_cert_file: str = ""
+    client_key_file: str = field(default="", repr=False)
+    tls_insecure: bool = False
+    sentinel_master_name: str = ""
+    sentinel_addresses: tuple[str, ...] = ()
+    sentinel_username: str = ""
+    sentinel_password: str = field(default="", repr=False)
+    cluster_addresses: tuple[str, ...] = ()
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return (host or port, int(port) if host else 6379)
+
+
+def _tls(where: RedisAddress) -> dict[str, Any]:
+    if not where.use_tls:
+        return {}
+    return {
+        "ssl": True,
+        "ssl_ca_certs": where.ca_cert_file or None,
+        "ssl_certfile": where.client_cert_file or None,
+        "ssl_keyfile": where.client_key_file or None,
+        "ssl_cert_reqs": ssl.CERT_NONE if where.tls_insecure else ssl.CERT_REQUIRED,
+        "ssl_check_hostname": not where.tls_insecure,
+    }
+
+
+def connect(where: RedisAddress) -> Client:
+    """A client with bounded waits; nothing is dialled yet."""
+    common: dict[str, Any] = {
+        "username": where.username or None,
+        "password": where.password or None,
+        "socket_timeout": CALL_S,
+        "socket_connect_timeout": CALL_S,
+        "health_check_interval": 5,
+        **_tls(where),
+    }
+    if where.cluster_addresses:
+        nodes = [ClusterNode(*_split(address)) for address in where.cluster_addresses]
+        return RedisCluster(startup_nodes=nodes, **common)
+    if where.sentinel_addresses:
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            [_split(address) for address in where.sentinel_addresses],
+            sentinel_kwargs={
+                "username": where.sentinel_username or None,
+                "password": where.sentinel_password or None,
+                "socket_timeout": CALL_S,
+            },
+            db=where.db,
+            **common,
+        )
+        return sentinel.master_for(where.sentinel_master_name)
+    host, port = _split(where.address)
+    return aioredis.Redis(host=host, port=port, db=where.db, **common)
+
+
+class RedisBus:
+    """`Bus` over Redis pub/sub: one connection that listens, one that speaks."""
+
+    def __init__(self, where: RedisAddress) -> None:
+        self._where = where
+        self._client: Client = None
+        self._listeners: dict[str, Callable[[str, bytes], None]] = {}
+        self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX)
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._speaking = False
+        self._listening = False
+        self.on_return: Callable[[], None] = lambda: None
+        """Called when the bus is back after an absence: publish your state again."""
+        self.counters: Counter[str] = Counter()
+
+    @property
+    def available(self) -> bool:
+        return self._speaking and self._listening
+
+    async def start(self) -> None:
+        self._client = connect(self._where)
+        self._tasks = [asyncio.create_task(self._speak()), asyncio.create_task(self._listen())]
+
+    async def stop(self) -> None:
+        pending = set(self._tasks)
+        while pending:  # a cancellation may be lost in a timeout of the client library that fires at the same moment
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.3)
+        if self._client is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await self._client.aclose()
+
+    def subscribe(self, channel: str, on_message: Callable[[str, bytes], None]) -> None:
+        self._listeners[channel] = on_message
+        self._changed.set()
+
+    def unsubscribe(self, channel: str) -> None:
+        if self._listeners.pop(channel, None) is not None:
+            self._changed.set()
+
+    def publish(self, channel: str, data: bytes) -> None:
+        if len(data) > BUS_MESSAGE_BYTES:
+            self.counters["bus_oversize"] += 1
+            return
+        try:
+            self._outbox.put_nowait((channel, data))
+        except asyncio.QueueFull:
+            self.counters["bus_overflow"] += 1
+
+    async def _speak(self) -> None:
+        failures = 0
+        while True:
+            channel, data = await self._outbox.get()
+            try:
+                await self._client.publish(f"{PREFIX}:{channel}", data)
+                self.counters["bus_sent"] += 1
+                self._speaking, failures = True, 0
+            except (RedisError, OSError, TimeoutError):
+                # what was meant for an absent bus is stale when it returns: digests repair
+                self._speaking = False
+                self.counters["bus_lost"] += 1
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+                while not self._outbox.empty():
+                    self._outbox.get_nowait()
+                    self.counters["bus_lost"] += 1
+                self.publish("ping", b"")
+
+    async def _listen(self) -> None:
+        failures, absent = 0, False
+        while True:
+            pubsub = self._client.pubsub()
+            try:
+                await pubsub.subscribe(f"{PREFIX}:ping")
+                subscribed: set[str] = set()
+                self._changed.set()
+                self.publish("ping", b"")
+                await self._read(pubsub, subscribed, absent)
+            except (RedisError, OSError, TimeoutError) as error:
+                if self._listening:
+                    log.warning("bus.away", error=type(error).__name__)
+                self._listening, absent = False, True
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+            else:
+                failures = 0
+            finally:
+                with contextlib.suppress(Exception):
+                    await pubsub.aclose()
+
+    async def _read(self, pubsub: Any, subscribed: set[str], absent: bool) -> None:
+        while True:
+            if self._changed.is_set():
+                self._changed.clear()
+                await self._align(pubsub, subscribed)
+                if not self._listening:
+                    self._listening = True
+                    if absent:
+                        log.info("bus.back")
+                        self.on_return()
+                        absent = False
+            message = await pubsub.get_message(
+                ignore_subscribe_messages=True, timeout=0.02 if self._changed.is_set() else 0.25
+            )
+            if message is not None:
+                self._dispatch(message)
+
+    async def _align(self, pubsub: Any, subscribed: set[str]) -> None:
+        wanted = set(self._listeners)
+        if fresh := wanted - subscribed:
+            await pubsub.subscribe(*(f"{PREFIX}:{channel}" for channel in fresh))
+        if stale := subscribed - wanted:
+            await pubsub.unsubscribe(*(f"{PREFIX}:{channel}" for channel in stale))
+        subscribed.clear()
+        subscribed.update(wanted)
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        channel = message["channel"].decode("utf-8", "replace").removeprefix(f"{PREFIX}:")
+        data = message["data"]
+        if (listener := self._listeners.get(channel)) is None:
+            return
+        if not isinstance(data, bytes) or len(data) > BUS_MESSAGE_BYTES:
+            self.counters["bus_oversize"] += 1
+            return
+        self.counters["bus_received"] += 1
+        listener(channel, data)
+
+
+def _room_keys(name: str) -> tuple[str, str, str]:
+    """Record, claims and ticket counter of a room; one hash tag keeps them in one Cluster slot."""
+    tag = "{" + name.replace("}", "%7D").replace("{", "%7B") + "}"
+    return f"{PREFIX}:room:{tag}", f"{PREFIX}:claims:{tag}", f"{PREFIX}:ticket:{tag}"
+
+
+def _claim(identity: str, text: str) -> Claim | None:
+    parts = text.split(" ")
+    if len(parts) != 4 or not parts[3].isdigit():
+        return None
+    return Claim(identity=identity, sid=parts[0], node=parts[1], counted=parts[2] == "1", ticket=int(parts[3]))
+
+
+class RedisStore:
+    """`Store` over Redis."""
+
+    def __init__(self, where: RedisAddress) -> None:
+        self._where = where
+        self._client: Client = None
+        self.counters: Counter[str] = Counter()
+
+    async def start(self) -> None:
+        self._client = connect(self._where)
+
+    async def stop(self) -> None:
+        if self._client is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await self._client.aclose()
+
+    async def _ask(self, call: Any) -> Any:
+        try:
+            async with asyncio.timeout(CALL_S):
+                return await call
+        except (RedisError, OSError, TimeoutError) as error:
+            self.counters["store_unavailable"] += 1
+            raise Unavailable("the shared store") from error
+
+    def _decode(self, data: bytes, kind: type[Any]) -> Any:
+        try:
+            return msgspec.msgpack.decode(data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.counters["store_garbage"] += 1
+            return None
+
+    async def renew(self, node: NodeRecord) -> None:
+        await self._ask(self._client.set(f"{PREFIX}:node:{node.id}", msgspec.msgpack.encode(node), px=LEASE_MS))
+        await self._ask(self._client.sadd(f"{PREFIX}:nodes", node.id))
+
+    async def withdraw(self, node_id: str) -> None:
+        await self._ask(self._client.delete(f"{PREFIX}:node:{node_id}"))
+        await self._ask(self._client.srem(f"{PREFIX}:nodes", node_id))
+
+    async def nodes(self) -> list[NodeRecord]:
+        found: list[NodeRecord] = []
+        for raw in await self._ask(self._client.smembers(f"{PREFIX}:nodes")):
+            node_id = raw.decode("utf-8", "replace")
+            data = await self._ask(self._client.get(f"{PREFIX}:node:{node_id}"))
+            if data is None:
+                await self._ask(self._client.srem(f"{PREFIX}:nodes", node_id))
+            elif (record := self._decode(data, NodeRecord)) is not None:
+                found.append(record)
+        return found
+
+    async def room(self, name: str) -> RoomRecord | None:
+        held = await self._ask(self._client.hmget(_room_keys(name)[0], "record", "version"))
+        return self._record(held[0], held[1])
+
+    def _record(self, data: bytes | None, version: bytes | None) -> RoomRecord | None:
+        if data is None or version is None:
+            return None
+        record: RoomRecord | None = self._decode(data, RoomRecord)
+        return record
+
+    async def rooms(self, names: tuple[str, ...] = ()) -> list[RoomRecord]:
+        if not names:
+            members = await self._ask(self._client.smembers(f"{PREFIX}:rooms"))
+            names = tuple(sorted(raw.decode("utf-8", "replace") for raw in members))
+        found = []
+        for name in names:
+            if (record := await self.room(name)) is not None:
+                found.append(record)
+        return found
+
+    async def create_room(self, record: RoomRecord) -> tuple[RoomRecord, bool]:
+        keys = _room_keys(record.name)
+        data = msgspec.msgpack.encode(record)
+        stored, mine = await self._ask(
+            self._client.eval(scripts.CREATE_ROOM, 1, keys[0], data, record.sid, record.version)
+        )
+        await self._ask(self._client.sadd(f"{PREFIX}:rooms", record.name))
+        if (present := self._decode(stored, RoomRecord)) is None:
+            await self._ask(self._client.delete(*keys))
+            return await self.create_room(record)
+        return present, bool(mine)
+
+    async def change_room(self, record: RoomRecord) -> RoomRecord | None:
+        changed: RoomRecord = msgspec.structs.replace(record, version=record.version + 1)
+        won = await self._ask(
+            self._client.eval(
+                scripts.CHANGE_ROOM,
+                1,
+                _room_keys(record.name)[0],
+                msgspec.msgpack.encode(changed),
+                record.sid,
+                record.version,
+                changed.version,
+            )
+        )
+        return changed if won else None
+
+    async def remove_room(self, name: str, sid: str) -> None:
+        if await self._ask(self._client.eval(scripts.REMOVE_ROOM, 3, *_room_keys(name), sid)):
+            await self._ask(self._client.srem(f"{PREFIX}:rooms", name))
+
+    async def claim(self, room: str, claim: Claim, limit: int) -> Claimed | None:
+        _, claims, ticket = _room_keys(room)
+        counted = "1" if claim.counted else "0"
+        answer = await self._ask(
+            self._client.eval(scripts.CLAIM, 2, claims, ticket, claim.identity, claim.sid, claim.node, counted, limit)
+        )
+        if answer[0] == b"full":
+            return None
+        held = answer[2].decode("utf-8", "replace")
+        mine = msgspec.structs.replace(claim, ticket=int(answer[1]))
+        return Claimed(mine, _claim(claim.identity, held) if held else None)
+
+    async def release(self, room: str, identity: str, sid: str) -> None:
+        await self._ask(self._client.eval(scripts.RELEASE, 1, _room_keys(room)[1], identity, sid))
+
+    async def claims(self, room: str) -> list[Claim]:
+        held = await self._ask(self._client.hgetall(_room_keys(room)[1]))
+        found = (
+            _claim(key.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for key, value in held.items()
+        )
+        return [claim for claim in found if claim is not None]
