@@ -1,0 +1,453 @@
+"""SCTP of one transport (RFC 9260, RFC 8831): aiortc's association, with the limits and repairs a server needs.
+
+aiortc brings chunks, streams, retransmission and congestion control. This subclass bounds what a peer can make it keep
+or compute, obeys the peer's receive window, takes turns between channels, and never lets an exception out. Its timers
+are asyncio's: it belongs to the live node only.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from aiortc import rtcsctptransport as base
+from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
+from aiortc.utils import uint32_gt, uint32_gte
+
+from tertulia.protocol.errors import PeerError
+from tertulia.protocol.machine import SECOND, Nanos
+from tertulia.sfu.transport import channels as dcep
+from tertulia.sfu.transport.api import ChannelClosed, ChannelMessage, ChannelOpened, TransportEvent
+from tertulia.sfu.transport.channels import Channel, ChannelOptions
+from tertulia.sfu.transport.limits import Bucket
+
+MAX_STREAMS = 1024
+"""Stream numbers we keep state for; what browsers can address."""
+TSN_WINDOW = 2048
+"""Chunks accepted ahead of the first missing one."""
+MAX_REASSEMBLY = 1400
+"""Chunks waiting on one stream: an endless message, as 256 KiB are 226 of them and the window may stand before."""
+MAX_GAPS = 200
+MAX_DUPLICATES = 32
+PACKET_BURST = 8000
+PACKET_INTERVAL_NS = SECOND // 8000
+"""Packets taken from one peer: beyond this they are lost, and its congestion control slows down."""
+MAX_FLIGHT_BYTES = 512 * 1024
+"""Sent and not yet acknowledged, at most."""
+FIRST_WINDOW_BYTES = 10 * base.USERDATA_MAX_LENGTH
+RTO_FIRST_S = 0.5
+RTO_MIN_S = 0.4
+"""Not lower: peers delay acknowledgements by 200 ms, and a spurious timeout costs the whole window."""
+RTO_MAX_S = 3.0
+"""Consent ends a dead peer within 15 s, so there is no point in waiting for minutes."""
+MAX_INIT_REPEATS = 60
+HEARTBEAT_NS = 5 * SECOND
+_HEARTBEAT_INFO = 1
+_TSN_MASK = 0xFFFFFFFF
+_LIVE = frozenset(
+    {RTCSctpTransport.State.ESTABLISHED, RTCSctpTransport.State.COOKIE_ECHOED, RTCSctpTransport.State.SHUTDOWN_PENDING}
+)
+
+ResultT = TypeVar("ResultT")
+
+
+def run(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Run a coroutine that never really waits (all of the association's are such) without a task."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise AssertionError("an SCTP coroutine waited")
+
+
+class Carrier:
+    """What the association sees of DTLS."""
+
+    state = "connected"
+
+    def __init__(self, send: Callable[[bytes], None], server: bool) -> None:
+        self._send = send
+        self._role = "server" if server else "client"
+        self.open = True
+
+    def _register_data_receiver(self, receiver: object) -> None: ...
+
+    def _unregister_data_receiver(self, receiver: object) -> None: ...
+
+    async def _send_data(self, data: bytes) -> None:
+        if self.open:
+            self._send(data)
+
+
+class Association(RTCSctpTransport):
+    """One association and its channels. Events go to `emit`, names of odd things to `count`."""
+
+    def __init__(
+        self,
+        send: Callable[[bytes], None],
+        *,
+        server: bool,
+        emit: Callable[[TransportEvent], None],
+        count: Callable[[str], None],
+    ) -> None:
+        self.carrier = Carrier(send, server)
+        super().__init__(self.carrier)  # type: ignore[arg-type]  # the part of a DTLS transport that is used
+        self._channels: dict[int, Channel] = {}
+        self._data_channels = self._channels  # type: ignore[assignment]  # the base resets and removes them
+        self._timers = asyncio.get_running_loop()
+        self.round_trip_ns = 0
+        self.ended = False
+        self._emit = emit
+        self._count = count
+        self._now = Nanos(0)
+        self._packets = Bucket(PACKET_BURST, PACKET_INTERVAL_NS)
+        self._peer_window_bytes = FIRST_WINDOW_BYTES
+        self._unacknowledged = 0
+        self._sack_handle: asyncio.Handle | None = None
+        self._heartbeat: tuple[bytes, Nanos] | None = None
+        self._heartbeat_due = Nanos(0)
+        self._labels: dict[str, Channel] = {}
+        self._turns: OrderedDict[int, None] = OrderedDict()
+        self._next_stream = 1 if server else 0
+        self._rto = RTO_FIRST_S
+        self._cwnd = FIRST_WINDOW_BYTES
+        self._inbound_streams_max = MAX_STREAMS
+
+    # what the transport asks --------------------------------------------------------------------
+
+    def begin(self, now: Nanos, port: int, max_message_bytes: int) -> None:
+        """Send INIT; both sides do (RFC 8841 9.3)."""
+        self._now = now
+        run(self.start(RTCSctpCapabilities(maxMessageSize=max_message_bytes), port))
+
+    def handle(self, now: Nanos, packet: bytes) -> None:
+        """One packet of the peer. Whatever is wrong with it stays here."""
+        if self.ended:
+            return
+        if not self._packets.take(now):
+            self._count("sctp_rate_limited")
+            return
+        self._now = now
+        try:
+            run(self._handle_data(packet))
+        except PeerError:
+            self._count("sctp_refused")
+        except Exception:
+            # aiortc asserts and unpacks on what peers say; its state is left as it was before the chunk.
+            self._count("sctp_malformed")
+
+    def wake(self, now: Nanos) -> None:
+        """Measure the round trip: acknowledgements of data are delayed, those of HEARTBEAT are not."""
+        if self.ended or now < self._heartbeat_due:
+            return
+        self._heartbeat_due = Nanos(now + HEARTBEAT_NS)
+        if self._association_state is self.State.ESTABLISHED:
+            chunk = base.HeartbeatChunk()
+            info = int(now).to_bytes(8, "big")
+            chunk.params.append((_HEARTBEAT_INFO, info))
+            self._heartbeat = (info, now)
+            run(self._send_chunk(chunk))
+
+    def next_wake(self) -> Nanos | None:
+        return None if self.ended else self._heartbeat_due
+
+    def close(self) -> None:
+        """ABORT, and give every timer back."""
+        if not self.ended:
+            self.ended = True
+            run(self.stop())
+            self._end()
+
+    def open_channel(self, options: ChannelOptions) -> None:
+        """Announce a channel of ours; ChannelOpened follows the peer's answer."""
+        while self._next_stream in self._channels:
+            self._next_stream += 2
+        channel = self._add(self._next_stream, options)
+        channel.push(dcep.PPID_DCEP, dcep.build_open(options))
+        self._push(channel)
+
+    def send(self, label: str, data: bytes) -> bool:
+        channel = self._labels.get(label)
+        if channel is None or channel.readyState != "open":
+            self._count("data_not_open")
+            return False
+        if self._remote_max_message_size and len(data) > self._remote_max_message_size:
+            self._count("data_oversize")
+            return False
+        if channel.full(len(data)):
+            self._count("data_dropped_lossy" if channel.options.lossy else "data_dropped_reliable")
+            return False
+        channel.push(dcep.PPID_BINARY if data else dcep.PPID_BINARY_EMPTY, data or b"\0")
+        self._push(channel)
+        return True
+
+    def buffered_bytes(self, label: str) -> int:
+        channel = self._labels.get(label)
+        return channel.buffered_bytes if channel is not None else 0
+
+    # channels -----------------------------------------------------------------------------------
+
+    def _add(self, stream: int, options: ChannelOptions) -> Channel:
+        channel = Channel(stream, options, self._changed)
+        self._channels[stream] = channel
+        self._labels[options.label] = channel
+        return channel
+
+    def _changed(self, channel: Channel, before: str) -> None:
+        label = channel.options.label
+        if channel.readyState == "open":
+            self._emit(ChannelOpened(label))
+        elif self._labels.get(label) is channel:
+            del self._labels[label]
+            if before == "open":
+                self._emit(ChannelClosed(label))
+
+    def _push(self, channel: Channel) -> None:
+        self._turns.setdefault(channel.id)
+        run(self._data_channel_flush())
+
+    async def _data_channel_flush(self) -> None:
+        """Hand messages to the association while it has nothing unsent, one per channel in turn: a lossy message waits
+        for one message of the others at most, not for all of them."""
+        if self._association_state is not self.State.ESTABLISHED:
+            return
+        while self._turns and not self._outbound_queue:
+            stream, _ = self._turns.popitem(last=False)
+            channel = self._channels.get(stream)
+            if channel is None or not channel.waiting:
+                continue
+            ppid, data = channel.pop()
+            if channel.waiting:
+                self._turns[stream] = None
+            if ppid == dcep.PPID_DCEP:
+                await self._send(stream, ppid, data)
+            else:
+                await self._send_message(channel, ppid, data)
+        await self._transmit_reconfig()
+
+    async def _send_message(self, channel: Channel, ppid: int, data: bytes) -> None:
+        options = channel.options
+        lifetime_ms = options.max_lifetime_ms
+        await self._send(
+            channel.id,
+            ppid,
+            data,
+            expiry=None if lifetime_ms is None else time.time() + lifetime_ms / 1000,
+            max_retransmits=options.max_retransmits,
+            ordered=options.ordered,
+        )
+
+    async def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> None:
+        if pp_id == dcep.PPID_DCEP:
+            self._receive_dcep(stream_id, data)
+            return
+        channel = self._channels.get(stream_id)
+        if channel is None or channel.readyState in ("closing", "closed"):
+            self._count("data_unknown_channel")
+        elif len(data) > dcep.MAX_MESSAGE_BYTES:
+            self._count("data_oversize_in")
+        elif pp_id in (dcep.PPID_BINARY, dcep.PPID_STRING):
+            self._emit(ChannelMessage(channel.options.label, data))
+        elif pp_id in (dcep.PPID_BINARY_EMPTY, dcep.PPID_STRING_EMPTY):
+            self._emit(ChannelMessage(channel.options.label, b""))
+        else:
+            self._count("data_unknown_ppid")
+
+    def _receive_dcep(self, stream: int, data: bytes) -> None:
+        options = dcep.parse_dcep(data)
+        channel = self._channels.get(stream)
+        if options is None:
+            if channel is not None and channel.readyState == "connecting":
+                channel._setReadyState("open")
+            return
+        if channel is not None:
+            raise PeerError("data channel is open already")
+        if len(self._channels) >= dcep.MAX_CHANNELS:
+            raise PeerError("too many data channels")
+        channel = self._add(stream, options)
+        channel._setReadyState("open")
+        channel.push(dcep.PPID_DCEP, dcep.ACK)
+        self._push(channel)
+
+    # receiving, bounded -------------------------------------------------------------------------
+
+    async def _receive_chunk(self, chunk: base.Chunk) -> None:
+        if isinstance(chunk, base.InitChunk):
+            if self._association_state is self.State.ESTABLISHED:
+                # A late duplicate would reset the sequence numbers; a restart (RFC 9260 5.2.2) needs a new DTLS.
+                raise PeerError("INIT on an established association")
+            self._peer_window_bytes = chunk.advertised_rwnd
+        elif isinstance(chunk, base.InitAckChunk):
+            self._peer_window_bytes = chunk.advertised_rwnd
+        elif isinstance(chunk, base.HeartbeatAckChunk):
+            self._receive_heartbeat_ack(chunk)
+        await super()._receive_chunk(chunk)
+
+    def _receive_heartbeat_ack(self, chunk: base.HeartbeatAckChunk) -> None:
+        if self._heartbeat is not None and (_HEARTBEAT_INFO, self._heartbeat[0]) in chunk.params:
+            self.round_trip_ns = self._now - self._heartbeat[1]
+            self._heartbeat = None
+
+    async def _receive_data_chunk(self, chunk: base.DataChunk) -> None:
+        if self._association_state not in _LIVE or self._last_received_tsn is None:
+            raise PeerError("DATA before the association stands")
+        if chunk.stream_id >= MAX_STREAMS or not chunk.user_data:
+            raise PeerError("DATA on a stream out of range, or empty")
+        self._sack_needed = True
+        ahead = (chunk.tsn - self._last_received_tsn) & _TSN_MASK
+        if TSN_WINDOW < ahead < 0x80000000 or (self._advertised_rwnd <= 0 and ahead != 1):
+            self._count("sctp_window")
+            return
+        gaps = bool(self._sack_misordered)
+        if self._mark_received(chunk.tsn):
+            return
+        stream = self._get_inbound_stream(chunk.stream_id)
+        stream.add_chunk(chunk)
+        self._advertised_rwnd -= len(chunk.user_data)
+        if len(stream.reassembly) > MAX_REASSEMBLY:
+            self._count("sctp_endless_message")
+            self.close()
+            return
+        if gaps or chunk.flags & base.SCTP_DATA_LAST_FRAG:  # nothing else can complete a message
+            for message in stream.pop_messages():
+                self._advertised_rwnd += len(message[2])
+                await self._receive(*message)
+        await self._reset_deferred_streams()
+
+    def _get_inbound_stream(self, stream_id: int) -> base.InboundStream:
+        if stream_id >= MAX_STREAMS:
+            raise PeerError("stream out of range")
+        return super()._get_inbound_stream(stream_id)
+
+    def _mark_received(self, tsn: int) -> bool:
+        """True for a duplicate. The same as the base's, without sorting what is missing for every packet."""
+        last = self._last_received_tsn
+        assert last is not None
+        if uint32_gte(last, tsn) or tsn in self._sack_misordered:
+            if len(self._sack_duplicates) < MAX_DUPLICATES:
+                self._sack_duplicates.append(tsn)
+            return True
+        if tsn != (last + 1) & _TSN_MASK:
+            self._sack_misordered.add(tsn)
+            return False
+        while (tsn + 1) & _TSN_MASK in self._sack_misordered:
+            tsn = (tsn + 1) & _TSN_MASK
+            self._sack_misordered.discard(tsn)
+        self._last_received_tsn = tsn
+        return False
+
+    async def _receive_sack_chunk(self, chunk: base.SackChunk) -> None:
+        """Refuse what acknowledges things never sent or has gaps out of order, before the base iterates on it."""
+        sent = (self._local_tsn - 1 - chunk.cumulative_tsn) & _TSN_MASK
+        if sent > 0x7FFFFFFF:
+            raise PeerError("SACK of data never sent")
+        end = 0
+        for first, last in chunk.gaps:
+            if not end < first <= last <= sent:
+                raise PeerError("SACK with bad gaps")
+            end = last
+        if not uint32_gt(self._last_sacked_tsn, chunk.cumulative_tsn):
+            self._peer_window_bytes = chunk.advertised_rwnd
+        await super()._receive_sack_chunk(chunk)
+
+    # acknowledging ------------------------------------------------------------------------------
+
+    async def _send_sack(self) -> None:
+        """At once for every second packet and while something is missing, else at the end of the loop's turn
+        (RFC 9260 6.2 allows 200 ms)."""
+        self._sack_needed = False
+        self._unacknowledged += 1
+        if self._unacknowledged >= 2 or self._sack_misordered or self._sack_duplicates:
+            await self._send_sack_now()
+        elif self._sack_handle is None:
+            self._sack_handle = self._timers.call_soon(self._sack_later)
+
+    def _sack_later(self) -> None:
+        self._sack_handle = None
+        if self._unacknowledged and not self.ended:
+            run(self._send_sack_now())
+
+    async def _send_sack_now(self) -> None:
+        last = self._last_received_tsn
+        if last is None:
+            return
+        gaps: list[tuple[int, int]] = []
+        for position in sorted((tsn - last) & _TSN_MASK for tsn in self._sack_misordered):
+            if gaps and position == gaps[-1][1] + 1:
+                gaps[-1] = (gaps[-1][0], position)
+            elif len(gaps) < MAX_GAPS:
+                gaps.append((position, position))
+            else:
+                break
+        sack = base.SackChunk()
+        sack.cumulative_tsn = last
+        sack.advertised_rwnd = max(0, self._advertised_rwnd)
+        sack.duplicates = self._sack_duplicates[:]
+        sack.gaps = gaps
+        self._sack_duplicates.clear()
+        self._unacknowledged = 0
+        await self._send_chunk(sack)
+
+    # sending, bounded ---------------------------------------------------------------------------
+
+    async def _send_chunk(self, chunk: base.Chunk) -> None:
+        """INIT carries tag 0 even when the peer's INIT has told its tag (RFC 9260 8.5.1)."""
+        tag = 0 if isinstance(chunk, base.InitChunk) else self._remote_verification_tag
+        await self.carrier._send_data(base.serialize_packet(self._local_port, self._remote_port or 0, tag, chunk))
+
+    async def _transmit(self) -> None:
+        """Within the peer's window and ours (RFC 9260 6.1); a closed window is probed with one chunk."""
+        congestion_window = self._cwnd
+        self._cwnd = min(congestion_window, MAX_FLIGHT_BYTES, max(self._peer_window_bytes, 1))
+        try:
+            await super()._transmit()
+        finally:
+            self._cwnd = congestion_window
+
+    def _update_rto(self, R: float) -> None:
+        if not 0 <= R < 10:  # the base measures with the wall clock, which may be set
+            return
+        super()._update_rto(R)
+        assert self._srtt is not None
+        assert self._rttvar is not None
+        self._rto = max(RTO_MIN_S, min(self._srtt + 4 * self._rttvar, RTO_MAX_S))
+
+    def _t1_expired(self) -> None:
+        """INIT and COOKIE-ECHO are repeated every 0.5 to 2 s; the base gives up after 4.5 s."""
+        self._t1_handle = None
+        self._t1_failures += 1
+        self._rto = min(self._rto * 1.5, 2.0)
+        if self._t1_failures > MAX_INIT_REPEATS or self._t1_chunk is None:
+            self._set_state(self.State.CLOSED)
+            return
+        self._t1_handle = self._timers.call_later(self._rto, self._t1_expired)
+        run(self._send_chunk(self._t1_chunk))
+
+    def _t3_expired(self) -> None:
+        self._count("sctp_timeouts")
+        super()._t3_expired()
+        self._rto = min(self._rto * 2, RTO_MAX_S)  # RFC 9260 6.3.3 E2
+
+    def _get_timestamp(self) -> int:
+        return int(time.monotonic())  # of the state cookie: must not jump
+
+    # ending -------------------------------------------------------------------------------------
+
+    def _set_state(self, state: RTCSctpTransport.State) -> None:
+        super()._set_state(state)
+        if state is self.State.ESTABLISHED and not self.round_trip_ns:
+            self._heartbeat_due = self._now
+        if state is self.State.CLOSED:
+            self._end()
+
+    def _end(self) -> None:
+        """Closed by either side: this association takes and sends nothing any more."""
+        self.ended = True
+        self.carrier.open = False
+        self._turns.clear()
+        self._labels.clear()
+        if self._sack_handle is not None:
+            self._sack_handle.cancel()
+            self._sack_handle = None
