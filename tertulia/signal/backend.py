@@ -18,9 +18,9 @@ from tertulia.protocol.token import Claims
 class Refused(Exception):
     """No entry: an HTTP status before the upgrade, and a sentence the client's user will read.
 
-    Statuses that clients understand (wire contract 1.4): 401 bad token or missing grant, 403 not now and not by retrying
-    (room full, banned), 404 only with ROOM_MISSING (a bare 404 makes livekit-client try for ever), 429 too fast,
-    503 node full or draining (clients retry).
+    Statuses that clients understand (wire contract 1.4): 401 bad token or missing grant, 403 not now and not by
+    retrying (room full, banned), 404 only with ROOM_MISSING (a bare 404 makes livekit-client try for ever), 429 too
+    fast, 503 node full or draining (clients retry).
     """
 
     def __init__(self, status: int, text: str, *, retry_after_s: int | None = None) -> None:
@@ -111,15 +111,16 @@ class Backend(Protocol):
     async def join(self, attempt: JoinAttempt, outlet: Outlet) -> None:
         """Let in, or raise Refused (or RequestError): then nothing of the attempt may remain.
 
-        After a return the WebSocket is upgraded and the session lives: `join`, `reconnect` or `leave` is expected on the
-        outlet within 5 s. A resume of an unknown participant is not refused: send leave(STATE_MISMATCH, RECONNECT), end.
+        After a return the WebSocket is upgraded and the session lives: `join`, `reconnect` or `leave` is expected on
+        the outlet within 5 s. A resume of an unknown participant is not refused: send leave(STATE_MISMATCH, RECONNECT)
+        and end.
         """
 
     def request(self, session: SessionId, message: rtc.SignalRequest) -> None:
         """One message of a joined client, in order. `ping` and `ping_req` never come here."""
 
     def session_closed(self, session: SessionId, reason: str) -> None:
-        """The WebSocket is gone and the house did not end it; exactly once. `reason` is one of `session.Gone`'s names."""
+        """The WebSocket is gone and the house did not end it; exactly once. `reason` is a `session.Gone`."""
 
     async def command(self, command: Command) -> Message:
         """Carry out a Twirp call. RequestError(code, message) becomes the Twirp error of that code;

@@ -18,6 +18,8 @@ class Drop(StrEnum):
     BAD_UPGRADE = "bad_upgrade"
     FRAGMENTS = "fragments"
     BAD_FRAME = "bad_frame"
+    CONTROL_FRAMES = "control_frames"
+    MESSAGE_TIMEOUT = "message_timeout"
     # Admission
     UPGRADE_RATE = "upgrade_rate"
     SESSIONS = "sessions"

@@ -1,7 +1,7 @@
 """One client's signal session: order, answers to pings, bounds. A machine: no clock, no socket.
 
-Decides what reaches the client first (`join`, `reconnect` or `leave`; clients lose or misread anything before it), when a
-client is too slow, too fast or talks nonsense, and that `leave` is flushed before the WebSocket closes (LiveKit wire
+Decides what reaches the client first (`join`, `reconnect` or `leave`; clients lose or misread anything before it), when
+a client is too slow, too fast or talks nonsense, and that `leave` is flushed before the WebSocket closes (LiveKit wire
 contract 1.4, 1.7, 5.4, G4, G34). Does not decide what a request means: that is the room's.
 """
 
@@ -56,6 +56,7 @@ class Gone(StrEnum):
     OUTBOUND_FULL = "outbound_full"
     GARBAGE = "garbage"
     NO_FIRST_MESSAGE = "no_first_message"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
