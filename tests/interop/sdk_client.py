@@ -1,0 +1,226 @@
+"""The official Python SDK in a process of its own, told what to do by JSON lines on standard input.
+
+A separate process because the SDK brings its own copy of LiveKit's protobufs, and because a test may stop or kill it.
+"""
+
+import asyncio
+import base64
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from livekit import rtc
+
+RATE = 48_000
+
+
+class Media:
+    """What arrived on one remote track."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.first: float | None = None
+        self.last: float | None = None
+        self.max_gap_s = 0.0
+        self.width = self.height = 0
+        self.loudest = 0
+
+    def seen(self) -> None:
+        now = time.monotonic()
+        if self.last is not None:
+            self.max_gap_s = max(self.max_gap_s, now - self.last)
+        self.first = self.first or now
+        self.last = now
+        self.frames += 1
+
+
+class Client:
+    def __init__(self) -> None:
+        self.room = rtc.Room()
+        self.media: dict[str, Media] = {}
+        self.data: list[dict[str, Any]] = []
+        self.events: list[list[str]] = []
+        self.streams: dict[str, list[int]] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+        self.sent = 0
+        on = self.room.on
+        on("track_subscribed", self._subscribed)
+        on("data_received", self._data)
+        for name in ("participant_connected", "participant_disconnected"):
+            on(name, lambda participant, name=name: self.events.append([name, participant.identity]))
+        for name in ("connected", "reconnecting", "reconnected"):
+            on(name, lambda name=name: self.events.append([name, ""]))
+        on("disconnected", lambda reason: self.events.append(["disconnected", str(reason)]))
+        for name in ("track_muted", "track_unmuted"):
+            on(name, lambda participant, publication, name=name: self.events.append([name, participant.identity]))
+        on("track_unpublished", lambda publication, who: self.events.append(["track_unpublished", who.identity]))
+        on("active_speakers_changed", lambda who: self.events.append(["speakers", ",".join(p.identity for p in who)]))
+
+    def _data(self, packet: rtc.DataPacket) -> None:
+        self.data.append(
+            {
+                "from": packet.participant.identity if packet.participant else "",
+                "size": len(packet.data),
+                "head": base64.b64encode(packet.data[:32]).decode(),
+                "topic": packet.topic,
+                "reliable": packet.kind == rtc.DataPacketKind.KIND_RELIABLE,
+            }
+        )
+
+    def _subscribed(self, track: rtc.Track, publication: Any, participant: Any) -> None:
+        key = f"{participant.identity}/{'video' if track.kind == rtc.TrackKind.KIND_VIDEO else 'audio'}"
+        self.events.append(["track_subscribed", key])
+        media = self.media[key] = Media()
+        reader = self._video(track, media) if key.endswith("video") else self._audio(track, media)
+        self.tasks.append(asyncio.create_task(reader))
+
+    async def _video(self, track: rtc.Track, media: Media) -> None:
+        async for event in rtc.VideoStream(track):
+            media.seen()
+            media.width, media.height = event.frame.width, event.frame.height
+
+    async def _audio(self, track: rtc.Track, media: Media) -> None:
+        async for event in rtc.AudioStream(track):
+            media.seen()
+            media.loudest = max(media.loudest, int(np.abs(np.frombuffer(event.frame.data, np.int16)).max(initial=0)))
+
+    # ------------------------------------------------------------------------------------------ commands
+
+    async def connect(self, url: str, token: str, auto_subscribe: bool = True, single: bool = True) -> dict[str, str]:
+        options = rtc.RoomOptions(auto_subscribe=auto_subscribe, single_peer_connection=single)
+        await self.room.connect(url, token, options)
+        return {"sid": self.room.local_participant.sid, "name": self.room.name}
+
+    async def publish_video(self, width: int = 640, height: int = 360, fps: int = 15, simulcast: bool = True) -> str:
+        source = rtc.VideoSource(width, height)
+        track = rtc.LocalVideoTrack.create_video_track("cam", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_CAMERA, simulcast=simulcast)
+        publication = await self.room.local_participant.publish_track(track, options)
+        self.video_source, self.video_track = source, track
+        self.tasks.append(asyncio.create_task(self._draw(source, width, height, fps)))
+        return publication.sid
+
+    async def _draw(self, source: rtc.VideoSource, width: int, height: int, fps: int) -> None:
+        picture = np.full((height * 3 // 2, width), 128, np.uint8)
+        due = time.monotonic()
+        while True:
+            picture[:height] = 60
+            x = (self.sent * 8) % max(1, width - 64)
+            picture[:64, x : x + 64] = 220
+            source.capture_frame(rtc.VideoFrame(width, height, rtc.VideoBufferType.I420, picture.tobytes()))
+            self.sent += 1
+            due += 1 / fps
+            await asyncio.sleep(max(0, due - time.monotonic()))
+
+    async def publish_audio(self) -> str:
+        source = rtc.AudioSource(RATE, 1)
+        track = rtc.LocalAudioTrack.create_audio_track("mic", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        publication = await self.room.local_participant.publish_track(track, options)
+        self.audio_track = track
+        self.tasks.append(asyncio.create_task(self._sing(source)))
+        return publication.sid
+
+    async def _sing(self, source: rtc.AudioSource) -> None:
+        n = RATE // 100
+        phase = 0
+        while True:
+            wave = np.sin(2 * np.pi * 440 * (np.arange(n) + phase) / RATE) * 12_000
+            phase += n
+            await source.capture_frame(rtc.AudioFrame(wave.astype(np.int16).tobytes(), RATE, 1, n))
+
+    async def mute(self, kind: str, muted: bool) -> None:
+        track = self.video_track if kind == "video" else self.audio_track
+        track.mute() if muted else track.unmute()
+
+    async def unpublish(self, sid: str) -> None:
+        await self.room.local_participant.unpublish_track(sid)
+
+    async def send(self, size: int, reliable: bool = True, topic: str = "", to: list[str] | None = None) -> None:
+        payload = bytes(index & 255 for index in range(size))
+        await self.room.local_participant.publish_data(
+            payload, reliable=reliable, topic=topic, destination_identities=to or []
+        )
+
+    async def send_text(self, size: int, topic: str) -> None:
+        await self.room.local_participant.send_text("x" * size, topic=topic)
+
+    async def send_bytes(self, size: int, topic: str) -> None:
+        writer = await self.room.local_participant.stream_bytes("blob", topic=topic, total_size=size)
+        block = bytes(60_000)
+        sent = 0
+        while sent < size:
+            await writer.write(block[: min(len(block), size - sent)])
+            sent += len(block)
+        await writer.aclose()
+
+    async def listen(self, topic: str) -> None:
+        def text(reader: Any, identity: str) -> None:
+            async def read() -> None:
+                self.streams.setdefault(f"text/{topic}", []).append(len(await reader.read_all()))
+
+            self.tasks.append(asyncio.create_task(read()))
+
+        def data(reader: Any, identity: str) -> None:
+            async def read() -> None:
+                size = 0
+                async for chunk in reader:
+                    size += len(chunk)
+                self.streams.setdefault(f"bytes/{topic}", []).append(size)
+
+            self.tasks.append(asyncio.create_task(read()))
+
+        self.room.register_text_stream_handler(topic, text)
+        self.room.register_byte_stream_handler(topic, data)
+
+    async def serve_rpc(self, method: str) -> None:
+        async def answer(call: rtc.RpcInvocationData) -> str:
+            return f"{call.caller_identity}:{call.payload}"
+
+        self.room.local_participant.register_rpc_method(method, answer)
+
+    async def call_rpc(self, to: str, method: str, payload: str) -> str:
+        return await self.room.local_participant.perform_rpc(destination_identity=to, method=method, payload=payload)
+
+    async def set_metadata(self, metadata: str) -> None:
+        await self.room.local_participant.set_metadata(metadata)
+
+    async def state(self) -> dict[str, Any]:
+        return {
+            "sent": self.sent,
+            "media": {key: vars(media) for key, media in self.media.items()},
+            "data": self.data,
+            "events": self.events,
+            "streams": self.streams,
+            "remote": sorted(participant.identity for participant in self.room.remote_participants.values()),
+            "connected": self.room.isconnected(),
+        }
+
+    async def reset(self) -> None:
+        """Start counting anew."""
+        for media in self.media.values():
+            media.frames, media.max_gap_s, media.last = 0, 0.0, None
+        self.sent = 0
+        self.data.clear()
+
+    async def leave(self) -> None:
+        await self.room.disconnect()
+
+
+async def main() -> None:
+    client = Client()
+    reader = asyncio.StreamReader(limit=1 << 24)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        order = json.loads(line)
+        try:
+            answer = {"ok": await getattr(client, order.pop("do"))(**order)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+asyncio.run(main())
