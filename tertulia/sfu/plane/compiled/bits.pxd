@@ -1,0 +1,66 @@
+# bits.py for the compiled life: inline, no module behind it.
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+
+cdef inline uint32_t rd16(const uint8_t* p, int o) noexcept nogil:
+    return (<uint32_t> p[o] << 8) | p[o + 1]
+
+
+cdef inline uint32_t rd24(const uint8_t* p, int o) noexcept nogil:
+    return (<uint32_t> p[o] << 16) | (<uint32_t> p[o + 1] << 8) | p[o + 2]
+
+
+cdef inline uint32_t rd32(const uint8_t* p, int o) noexcept nogil:
+    return (<uint32_t> p[o] << 24) | (<uint32_t> p[o + 1] << 16) | (<uint32_t> p[o + 2] << 8) | p[o + 3]
+
+
+cdef inline uint64_t rd64(const uint8_t* p, int o) noexcept nogil:
+    return (<uint64_t> rd32(p, o) << 32) | rd32(p, o + 4)
+
+
+cdef inline void wr16(uint8_t* p, int o, uint32_t v) noexcept nogil:
+    p[o] = (v >> 8) & 255
+    p[o + 1] = v & 255
+
+
+cdef inline void wr24(uint8_t* p, int o, uint32_t v) noexcept nogil:
+    p[o] = (v >> 16) & 255
+    p[o + 1] = (v >> 8) & 255
+    p[o + 2] = v & 255
+
+
+cdef inline void wr32(uint8_t* p, int o, uint32_t v) noexcept nogil:
+    p[o] = (v >> 24) & 255
+    p[o + 1] = (v >> 16) & 255
+    p[o + 2] = (v >> 8) & 255
+    p[o + 3] = v & 255
+
+
+cdef inline void wr64(uint8_t* p, int o, uint64_t v) noexcept nogil:
+    wr32(p, o, <uint32_t> (v >> 32))
+    wr32(p, o + 4, <uint32_t> v)
+
+
+cdef inline void copy(uint8_t* d, int do, const uint8_t* s, int so, int n) noexcept nogil:
+    memcpy(d + do, s + so, n)
+
+
+cdef inline uint32_t u16(int64_t v) noexcept nogil:
+    return <uint16_t> v
+
+
+cdef inline uint32_t u32(int64_t v) noexcept nogil:
+    return <uint32_t> v
+
+
+cdef inline int32_t s16(int64_t v) noexcept nogil:
+    return <int16_t> v
+
+
+cdef inline int32_t s32(int64_t v) noexcept nogil:
+    return <int32_t> v
+
+
+cdef inline int64_t s64(uint64_t v) noexcept nogil:
+    return <int64_t> v
