@@ -37,6 +37,7 @@ class Drop(StrEnum):
     # Webhooks
     WEBHOOK_FULL = "webhook_full"
     WEBHOOK_STALE = "webhook_stale"
+    WEBHOOK_REFUSED = "webhook_refused"
     WEBHOOK_FAILED = "webhook_failed"
     WEBHOOK_FORBIDDEN_ADDRESS = "webhook_forbidden_address"
 

@@ -143,7 +143,7 @@ class GuardedHttp(HttpToolsProtocol):
         body = text.encode()
         headers = [(b"content-type", TEXT), (b"content-length", b"%d" % len(body)), (b"connection", b"close"), *CORS]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self.transport.close()
         self.loop.call_later(CLOSE_S, self.transport.abort)
@@ -195,8 +195,9 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.settings = self.config.settings
         self.counts = self.config.counts
         self._unparsed = bytearray()
+        self._lingering = False
+        self.close_timeout = self.settings.linger_s
         self._fragments = 0
-        self._fragment_bytes = 0
         self._message_due: asyncio.TimerHandle | None = None
         self._control_second = 0
         self._control_frames = 0
@@ -209,12 +210,14 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
     # ----------------------------------------------------------------------------------------- reading
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
         self._unparsed += data
         self._parse()
 
     def _parse(self) -> None:
         """Slice by slice, and no further than the application has read."""
-        while self._unparsed and not self.read_paused and not self.transport.is_closing():
+        while self._unparsed and not self.read_paused and not self._lingering and not self.transport.is_closing():
             piece = bytes(self._unparsed[:SLICE_BYTES])
             del self._unparsed[:SLICE_BYTES]
             super().data_received(piece)
@@ -271,7 +274,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
-        if self.transport.is_closing():
+        if self._lingering or self.transport.is_closing():
             return
         second = int(self.loop.time())
         if second != self._control_second:
@@ -287,12 +290,14 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def handle_parser_exception(self) -> None:
         """The peer broke the protocol; the parser has already queued the close frame when there is a connection."""
+        if self._lingering:
+            return
         self.counts[Drop.BAD_FRAME] += 1
         close = self.conn.close_sent
         self._leave(close.code if close else 1002, close.reason if close else "")
 
     def _fail(self, drop: Drop, code: int, text: str) -> None:
-        if self.transport.is_closing():
+        if self._lingering or self.transport.is_closing():
             return
         self.counts[drop] += 1
         if self.handshake_complete and not self.close_sent:
@@ -300,11 +305,16 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._leave(code, text)
 
     def _leave(self, code: int, text: str) -> None:
+        """Say goodbye and discard what still comes: closing with unread bytes would reset the close frame away."""
         self._message_complete()
         self._unparsed.clear()
         self.frames = []
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": text})
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        self.transport.close()
-        self.loop.call_later(CLOSE_S, self.transport.abort)
+        self._lingering = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        # uvicorn leaves the transport to this timer; it cancels it when the connection is lost.
+        self.close_timer = self.loop.call_later(self.settings.linger_s, self.transport.abort)

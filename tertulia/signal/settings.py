@@ -26,6 +26,8 @@ class DoorSettings:
     ping_interval_s: float = 10.0
     ping_timeout_s: float = 20.0
     """A client stopped for 10 s must survive."""
+    linger_s: float = 1.0
+    """After our close frame the peer has so long to answer or hang up."""
     sessions: int = 0
     """WebSocket sessions on this node."""
     connections_per_s: float = 200.0

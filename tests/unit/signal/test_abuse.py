@@ -6,7 +6,7 @@ import logging
 import os
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -24,7 +24,12 @@ from tertulia.signal.settings import DoorSettings
 from .house import KEY, SECRET, Street, open_street
 
 TIGHT = DoorSettings(
-    header_timeout_s=0.3, body_timeout_s=0.3, message_timeout_s=0.3, message_bytes=100_000, message_fragments=50
+    header_timeout_s=0.3,
+    body_timeout_s=0.3,
+    message_timeout_s=0.3,
+    linger_s=0.2,
+    message_bytes=100_000,
+    message_fragments=50,
 )
 
 
@@ -48,6 +53,13 @@ TOKEN = build_token(
     now_s=int(time.time()),
     lifetime_s=3600,
 )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds (at most 10 s)."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def exchange(street: Street, *pieces: bytes, end: bool = False) -> bytes:
@@ -78,8 +90,12 @@ async def test_half_a_header(street: Street, start: bytes) -> None:
 
 
 async def test_half_a_header_after_a_request(street: Street) -> None:
-    answer = await exchange(street, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 200")
+    reader, writer = await asyncio.open_connection(street.host, street.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\nOK")).startswith(b"HTTP/1.1 200")
+    writer.write(b"\r\n\r\n")
+    assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408")
+    writer.close()
     assert street.front.counts[Drop.HEADER_TIMEOUT] == 1
 
 
@@ -89,15 +105,12 @@ async def test_half_a_header_after_a_request(street: Street) -> None:
         b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 4_000_000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: b\r\n" * 10_000 + b"\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * 600 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 600_000,
     ],
     ids=["url", "one header", "many headers", "endless"],
 )
 async def test_header_floods(street: Street, request_bytes: bytes) -> None:
-    pieces = (
-        [request_bytes] if request_bytes.endswith(b"\r\n\r\n") or len(request_bytes) > 2000 else [request_bytes] * 500
-    )
-    answer = await exchange(street, *pieces)
+    answer = await exchange(street, request_bytes)
     assert answer == b"reset" or answer.startswith(b"HTTP/1.1 431")
     assert street.front.counts[Drop.HEADER_BYTES] == 1
 
@@ -196,7 +209,7 @@ def close_code(answer: bytes) -> int | None:
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (handshake(version=b"8"), b"426"),
+        (handshake(version=b"8"), b"400"),
         (handshake(method=b"POST"), b"400"),
         (handshake(b"Sec-WebSocket-Extensions: " + b"x" * 20_000 + b"\r\n"), b"431"),
         (handshake(b"Sec-WebSocket-Key: again\r\n"), b"400"),
@@ -240,7 +253,7 @@ async def test_broken_frames(street: Street, case: str, caplog: pytest.LogCaptur
         writer.writelines(frames)
         answer = await asyncio.wait_for(reader.read(), 10)
     except ConnectionError:
-        assert "flood" in case or "empty" in case, "a short answer must arrive"
+        assert "flood" in case, "a short answer must arrive"
     writer.close()
     if answer:
         assert close_code(head + answer) == code
@@ -255,10 +268,9 @@ async def test_frames_before_the_upgrade(street: Street, caplog: pytest.LogCaptu
 
 
 async def test_client_that_does_not_read(street: Street) -> None:
-    reader, writer = await asyncio.open_connection(street.host, street.port, limit=1)
+    _, writer = await asyncio.open_connection(street.host, street.port, limit=1)
     writer.write(handshake())
-    while len(street.house.outlets) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(street.house.outlets) == 2)
     outlet = max(street.house.outlets.items())[1]
     big = rtc.SignalResponse(refresh_token="x" * 100_000)
     for _ in range(200):
@@ -267,8 +279,7 @@ async def test_client_that_does_not_read(street: Street) -> None:
     assert await street.gone() == "outbound_full"
     assert street.front.counts[Drop.OUTBOUND_FULL] == 1
     outlet.send(big)
-    while len(street.front.door.sessions) > 1:
-        await asyncio.sleep(0)
+    await until(lambda: len(street.front.door.sessions) == 1)
     writer.close()
 
 
@@ -339,8 +350,8 @@ async def test_nothing_is_left_behind(street: Street) -> None:
                     ws.transport.abort()
                 elif number % 3 == 1:
                     await ws.send(rtc.SignalRequest(leave=rtc.LeaveRequest()).SerializeToString())
-        async with asyncio.timeout(10):
-            while len(os.listdir("/proc/self/fd")) > files_before or len(asyncio.all_tasks()) > tasks_before:
-                await asyncio.sleep(0.01)
+        await until(lambda: not fresh.front.door.sessions)
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= files_before)
+        await until(lambda: len(asyncio.all_tasks()) <= tasks_before)
         assert not fresh.front.door.sessions
         assert not fresh.house.outlets
