@@ -53,7 +53,7 @@ class Stream:
     interval_ns: int
     packets: int
     """Per frame."""
-    bytes: int
+    size: int
     """Payload bytes per packet."""
     sequence: int
     timestamp: int
@@ -80,7 +80,7 @@ class Stream:
             if self.video:
                 packet += vp8(self.picture_id, key, index == 0)
             packet += MAGIC + struct.pack("!BBIHB", self.layer, key, self.frame, index, count)
-            packet += bytes(max(0, self.bytes - 16))
+            packet += bytes(max(0, self.size - 16))
             self.sent[self.sequence & 0xFFFF] = packet
             self.sent.pop(self.sequence - 600 & 0xFFFF, None)
             made.append(packet)
@@ -109,7 +109,7 @@ def camera(rng: Random, mid: str, payload_type: int, fps: int = 15) -> list[Stre
             layer=layer,
             interval_ns=SECOND // fps,
             packets=packets,
-            bytes=1000,
+            size=1000,
             sequence=rng.randrange(1 << 16),
             timestamp=rng.randrange(1 << 32),
             picture_id=rng.randrange(1 << 15),
@@ -128,7 +128,7 @@ def microphone(rng: Random, mid: str, payload_type: int) -> list[Stream]:
             layer=0,
             interval_ns=SECOND // 50,
             packets=1,
-            bytes=80,
+            size=80,
             sequence=rng.randrange(1 << 16),
             timestamp=rng.randrange(1 << 32),
             video=False,

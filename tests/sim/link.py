@@ -1,4 +1,4 @@
-"""One direction of a simulated network path: delay, jitter, loss, a rate with a finite queue; all chance from a seed."""
+"""One direction of a simulated path: delay, jitter, loss, a rate with a finite queue; all chance from a seed."""
 
 from dataclasses import dataclass
 from random import Random

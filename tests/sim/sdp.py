@@ -53,9 +53,8 @@ def _section(section: Section, name: str) -> list[str]:
         f"a=mid:{section.mid}",
     ]
     if section.kind == "application":
-        return [
-            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel", *transport, "a=sctp-port:5000", "a=max-message-size:262144",
-        ]  # fmt: skip
+        lines = ["m=application 9 UDP/DTLS/SCTP webrtc-datachannel", *transport]
+        return [*lines, "a=sctp-port:5000", "a=max-message-size:262144"]
     video = section.kind == "video"
     lines = [f"m={section.kind} 9 UDP/TLS/RTP/SAVPF " + (f"{VP8} {RTX}" if video else str(OPUS)), *transport]
     lines += [f"a=extmap:{number} {EXTENSIONS[number]}" for number in (VIDEO_EXTENSIONS if video else AUDIO_EXTENSIONS)]
