@@ -152,6 +152,8 @@ class TcpListener:
             connection.close()
         await self._server.wait_closed()
         self._server = None
+        while self._connections:  # each is told in the loop's next turns
+            await asyncio.sleep(0)
 
     def connection(self, path: TcpPath) -> TcpConnection | None:
         return self._connections.get(path.connection)
