@@ -46,12 +46,12 @@ class TransportHub:
         self,
         plane: LivePlane,
         ports: Sequence[Sequence[UdpEndpoint]],
-        deliver: Callable[[TransportId, TransportEvent], None],
+        deliver: Callable[[str, TransportId, TransportEvent], None],
         *,
         tcp: TcpEndpoint | None = None,
         node_ip: str | None = None,
     ) -> None:
-        """`ports[i]` are the bound endpoints of Port `i`. `deliver(transport, event)` is called from the loop,
+        """`ports[i]` are the bound endpoints of Port `i`. `deliver(owner, transport, event)` is called from the loop,
         never inside a call of the room, in order, and not after `close`."""
         self._plane = plane
         self._ports = ports
@@ -281,10 +281,11 @@ class TransportHub:
         self._delivery = None
         for _ in range(min(len(self._events), EVENTS_PER_TURN)):
             transport, event = self._events.popleft()
-            if transport not in self._transports:
+            peer = self._transports.get(transport)
+            if peer is None:
                 continue
             try:
-                self._deliver(transport, event)
+                self._deliver(peer.owner, transport, event)
             except Exception:
                 self._count("deliveries_crashed")
                 log.exception("event_delivery_crashed", transport=transport)

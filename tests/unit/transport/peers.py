@@ -161,7 +161,8 @@ class House:
         await self.hub.stop()
         self.plane.close()
 
-    def _deliver(self, transport: TransportId, event: TransportEvent) -> None:
+    def _deliver(self, owner: str, transport: TransportId, event: TransportEvent) -> None:
+        assert owner == self.hub.owner(transport)
         self.events.append((transport, event))
         asyncio.get_running_loop().call_soon(self.changes.tell)
         self.on_event(transport, event)

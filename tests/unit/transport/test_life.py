@@ -61,7 +61,7 @@ class Stage:
         self.hub = TransportHub(
             cast(LivePlane, self.plane),
             [[UdpEndpoint(0, "192.0.2.1", 7882)]],
-            lambda transport, event: self.events.append((loop.time() - self.start, event)),
+            lambda owner, transport, event: self.events.append((loop.time() - self.start, event)),
         )
         self.start = loop.time()
         self.transport, self.local = self.hub.open("RM_test")
