@@ -112,6 +112,18 @@ class EndSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """Give the session a fresh token: the same claims with what changed since (the room cannot sign)."""
+
+    session: SessionId
+    claims: Claims
+    name: str
+    metadata: str
+    attributes: dict[str, str]
+    permission: models.ParticipantPermission
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
     """Something the outside may want to know: webhooks, metrics, agents, automatic egress.
 
@@ -140,4 +152,4 @@ class Closed:
     reason: int
 
 
-RoomOutput = Send | EndSession | Happened | ToNodes | Closed
+RoomOutput = Send | EndSession | Refresh | Happened | ToNodes | Closed
