@@ -14,9 +14,9 @@ from tertulia.protocol.ids import SessionId
 from tertulia.protocol.machine import Nanos
 from tertulia.signal.admission import attempt_of, parse_query
 from tertulia.signal.auth import Doorkeys
-from tertulia.signal.backend import Backend, JoinAttempt, Refused
+from tertulia.signal.backend import ROOM_MISSING, Backend, JoinAttempt, Refused
 from tertulia.signal.counts import Counts, Drop
-from tertulia.signal.doorman import Doorman
+from tertulia.signal.doorman import Doorman, Rate
 from tertulia.signal.http import TEXT, App, Receive, Scope, Send, bounded, preflight, respond
 from tertulia.signal.settings import DoorSettings
 from tertulia.signal.twirp import PREFIX as TWIRP
@@ -26,6 +26,8 @@ from tertulia.signal.websocket import SessionSocket
 log = structlog.get_logger(__name__)
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+LOG_LINES_PER_S = 5
+"""Per status: a flood of refusals must not become a flood of lines."""
 NO_SESSION = SessionId(0)
 _SLASHES = re.compile(r"/{2,}")
 
@@ -52,6 +54,7 @@ class Door:
         self._twirp = Twirp(backend.command, settings, counts)
         self._pages = bounded(pages, settings.body_bytes, settings.body_timeout_s) if pages is not None else None
         self._session_numbers = itertools.count(1)
+        self._log_rate = Rate(LOG_LINES_PER_S, LOG_LINES_PER_S)
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -75,6 +78,8 @@ class Door:
             await self._refuse(scope, send, refusal)
 
     async def _refuse(self, scope: Scope, send: Send, refusal: Refused) -> None:
+        if scope["type"] == "websocket" and not self._log_rate.take(Nanos(time.monotonic_ns()), str(refusal.status)):
+            log.info("join_refused", status=refusal.status, reason=refusal.text, peer=_peer(scope))
         headers = [(b"retry-after", b"%d" % refusal.retry_after_s)] if refusal.retry_after_s else []
         await respond(scope, send, refusal.status, refusal.text, headers=headers)
 
@@ -188,7 +193,10 @@ class Door:
             raise
         except RequestError as error:
             self.counts[Drop.REFUSED] += 1
-            raise Refused(STATUS.get(error.code, 500), error.message) from None
+            status = STATUS.get(error.code, 500)
+            if status == 404 and ROOM_MISSING not in error.message:
+                status = 403  # clients take any other 404 for a server without this path, and try again for ever
+            raise Refused(status, error.message) from None
         except Exception:
             log.exception("join_failed")
             raise Refused(500, "internal error") from None

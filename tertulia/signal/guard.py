@@ -228,6 +228,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             self._parse()
         return message
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # uvicorn forgets, and reports every refused upgrade as an error
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(self.handshake)
         if not self.transport.is_closing():

@@ -79,13 +79,15 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes
                 if message["type"] == "http.disconnect":
                     raise BodyError(400, "the request body was cut off")
                 body += message.get("body", b"")
+                more = message.get("more_body", False)
                 if max_bytes and len(body) > max_bytes:
                     break
-                if not message.get("more_body"):
+                if not more:
                     return bytes(body)
     except TimeoutError:
         raise BodyError(408, f"the request body did not arrive within {timeout_s:g} s") from None
-    await _linger(receive)
+    if more:
+        await _linger(receive)
     raise BodyError(413, f"the request body is longer than {max_bytes} bytes")
 
 

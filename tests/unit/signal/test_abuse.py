@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 import websockets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from tertulia.signal.settings import DoorSettings
 
 from .house import KEY, SECRET, Street, open_street
 
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 TIGHT = DoorSettings(
     header_timeout_s=0.3,
     body_timeout_s=0.3,
@@ -31,6 +33,12 @@ TIGHT = DoorSettings(
     message_bytes=100_000,
     message_fragments=50,
 )
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop of production; the other tests run on asyncio's own."""
+    return uvloop.EventLoopPolicy()
 
 
 @pytest.fixture
@@ -327,7 +335,9 @@ MUTANTS: list[bytes | str] = [
 ]
 
 
-async def test_no_token_in_any_log(street: Street, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_token_in_any_log(
+    street: Street, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     caplog.set_level(logging.DEBUG)
     async with websockets.connect(f"{street.ws}/rtc?access_token={TOKEN}", logger=logging.getLogger("client")) as ws:
         await ws.recv()
@@ -335,6 +345,10 @@ async def test_no_token_in_any_log(street: Street, caplog: pytest.LogCaptureFixt
         await asyncio.wait_for(ws.wait_closed(), 5)
     async with aiohttp.ClientSession(street.http) as http, http.get(f"/nothing?access_token={TOKEN}"):
         pass
+    written = "".join(capfd.readouterr())
+    assert "request_failed" in written, "there is something to look at"
+    assert TOKEN not in written
+    assert TOKEN.split(".")[1] not in written
     ours = [record.getMessage() for record in caplog.records if record.name != "client"]
     assert not [line for line in ours if TOKEN in line or TOKEN.split(".")[1] in line]
 
