@@ -7,7 +7,7 @@ words, error codes (HTTP numbers) and `details` as LiveKit's egress uses them (e
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from livekit.protocol import egress
 
@@ -16,7 +16,7 @@ from tertulia.egress.plan import Plan
 from tertulia.egress.redact import redacted
 from tertulia.protocol.errors import RequestError
 
-Status = egress.EgressStatus.ValueType
+Status: TypeAlias = "egress.EgressStatus"
 
 
 class Happening(Enum):
@@ -101,7 +101,7 @@ class EgressJob:
             self._error, self._error_code = error or "failed", code or 500
         if what is Happening.FINISHED:
             after = self._final_status()
-        changed = after != self.status
+        changed = bool(after != self.status)
         self.status, self._updated_ns = after, wall_ns
         if after == egress.EGRESS_ABORTED:
             self._error, self._error_code = _ABORTED_TEXT, ABORTED_CODE
