@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TextIO
 
 from rich.console import Console
@@ -13,44 +12,45 @@ from tertulia import __version__
 from tertulia.node.config import Config
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What is only known once the node runs."""
+def show_banner(
+    config: Config,
+    addresses: Sequence[tuple[str, int]],
+    plane: str,
+    plane_reason: str = "",
+    *,
+    media: Sequence[tuple[str, int]] = (),
+    tcp: Sequence[tuple[str, int]] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Print the banner to stdout for people; nothing when nobody is likely to read it.
 
-    node_id: str
-    addresses: Sequence[tuple[str, int]]
-    """Where the HTTP port listens."""
-    media: Sequence[tuple[str, int]] = ()
-    """(host, UDP port) of the media sockets."""
-    tcp: Sequence[tuple[str, int]] = ()
-    """(host, port) of ICE-TCP."""
-    plane: str = "interpreted"
-    """Which data plane runs: `compiled` or `interpreted`."""
-    cluster: str = ""
-    """`host:port` of Redis, empty for one node."""
-    hints: Sequence[str] = field(default_factory=tuple)
-
-
-def show(config: Config, started: Started, stream: TextIO | None = None) -> None:
-    """Print the banner to stdout: a table for people, or nothing when nobody is likely to read it."""
+    `addresses` is where the HTTP port listens, `media` and `tcp` the sockets of media (host, port), `plane` which life
+    of the data plane runs and `plane_reason` why not the other one.
+    """
     out = sys.stdout if stream is None else stream
     if not (config.development or out.isatty()):
         return
     console = Console(file=out, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("Tertulia ", "bold"), (__version__, "bold cyan"), f"  node {started.node_id}"))
+    console.print(Text.assemble(("Tertulia ", "bold"), (__version__, "bold cyan")))
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(no_wrap=True)
-    for name, text in _rows(config, started):
+    for name, text in _rows(config, addresses, plane, media, tcp):
         table.add_row(f"  {name}", text)
     console.print(table)
-    for hint in _hints(config, started):
+    for hint in _hints(config, plane, plane_reason):
         console.print(f"  {hint}", style="yellow")
     console.file.flush()
 
 
-def _rows(config: Config, started: Started) -> list[tuple[str, str | Text]]:
-    host, port = _best(started.addresses, config.port)
+def _rows(
+    config: Config,
+    addresses: Sequence[tuple[str, int]],
+    plane: str,
+    media: Sequence[tuple[str, int]],
+    tcp: Sequence[tuple[str, int]],
+) -> list[tuple[str, str | Text]]:
+    host, port = _best(addresses, config.port)
     http, ws = f"http://{host}:{port}", f"ws://{host}:{port}"
     rows: list[tuple[str, str | Text]] = []
     demo = config.development if config.pages.demo is None else config.pages.demo
@@ -58,25 +58,25 @@ def _rows(config: Config, started: Started) -> list[tuple[str, str | Text]]:
         rows.append(("open in two tabs", Text(f"{http}/?room=demo", style="bold green")))
         rows.append(("connection test", f"{http}/check"))
     rows.append(("clients and API", f"{ws}   {http}"))
-    rows.append(("media", "UDP " + _join(started.media) + ("   ICE-TCP " + _join(started.tcp) if started.tcp else "")))
+    udp = _join(media) or ", ".join(map(str, config.rtc.udp_port))
+    rows.append(("media", f"UDP {udp}   ICE-TCP {_join(tcp) or config.rtc.tcp_port or 'off'}"))
     rows.append(("health, metrics", f"{http}/readyz   " + (_metrics(config, http))))
     if config.development:
         key, secret = next(iter(config.keys.items()), ("", ""))
         shown = str(secret) if (key, secret) == ("devkey", "secret") else "(yours)"
         rows.append(("API key, secret", f"{key}   {shown}"))
-        rows.append(("a token", f"tertulia --dev token create --room demo --identity you   or {http}/dev/token?..."))
-    rows.append(("data plane", started.plane))
-    if started.cluster:
-        rows.append(("cluster", started.cluster))
+        rows.append(("a token", f"{http}/dev/token?room=demo&identity=you"))
+    rows.append(("data plane", plane))
+    if config.redis.configured:
+        rows.append(("cluster", config.redis.address or "Redis"))
     return rows
 
 
-def _hints(config: Config, started: Started) -> list[str]:
-    hints = list(started.hints)
-    if started.plane == "interpreted":
-        hints.append(
-            "The compiled data plane is missing: good for trying, slow for real calls. `make setup` builds it with gcc."
-        )
+def _hints(config: Config, plane: str, plane_reason: str) -> list[str]:
+    hints = []
+    if plane == "interpreted":
+        why = f" ({plane_reason})" if plane_reason else ""
+        hints.append(f"The data plane is not compiled{why}: fine for trying, slow for real calls. See `make setup`.")
     if config.development:
         hints.append("Development mode: anyone who reaches this port can join. Not for the Internet.")
     return hints
@@ -101,4 +101,4 @@ def _best(addresses: Sequence[tuple[str, int]], port: int) -> tuple[str, int]:
 
 
 def _join(pairs: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{host}:{port}" for host, port in pairs) or "-"
+    return ", ".join(f"{host}:{port}" for host, port in pairs)

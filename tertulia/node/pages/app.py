@@ -5,7 +5,8 @@ when the client asks for text/html. Decides which pages exist (`config.pages`, `
 out in development mode alone, and only to pages of this origin.
 """
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -19,10 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tertulia.node.config import Config
 from tertulia.protocol.errors import RequestError
+from tertulia.protocol.signing import build_token
+from tertulia.protocol.token import Claims, VideoGrant, check_name
 
 DIST = Path(__file__).with_name("dist")
 """Where `npm run build` in web/ writes the bundle."""
 MAX_NAME_CHARS = 256
+TOKEN_LIFETIME_S = 86_400
 
 MakeToken = Callable[[str, str, str], str]
 """(room, identity, name) -> a token to join, publish and subscribe. RequestError for what it refuses."""
@@ -49,13 +53,15 @@ In the source tree, run:
 """
 
 
-def pages_app(config: Config, make_token: MakeToken, *, dist: Path = DIST) -> ASGIApp:
+def pages_app(config: Config, make_token: MakeToken | None = None, *, dist: Path = DIST) -> ASGIApp:
     """The ASGI application for everything the front door does not route itself.
 
     /            the demo call (`?room=demo&name=Ada` fill its form), when pages.demo
     /check       the connection test, when pages.demo
     /assets/*    the bundle
     /dev/token   ?room=&identity=&name= -> {"token", "room", "identity"}; development mode only, else 404
+
+    Tokens are signed with the configuration's first key unless `make_token` is given.
     """
     demo = config.development if config.pages.demo is None else config.pages.demo
     routes: list[Route | Mount] = []
@@ -66,8 +72,22 @@ def pages_app(config: Config, make_token: MakeToken, *, dist: Path = DIST) -> AS
             Mount("/assets", StaticFiles(directory=dist / "assets", check_dir=False)),
         ]
     if config.development:
-        routes.append(Route("/dev/token", _token_endpoint(make_token)))
+        routes.append(Route("/dev/token", _token_endpoint(make_token or signed_with(config.keys))))
     return _Strict(Starlette(routes=routes, exception_handlers={HTTPException: _plain_error, 500: _server_error}))
+
+
+def signed_with(keys: Mapping[str, str]) -> MakeToken:
+    """Tokens to join, publish and subscribe, valid for a day."""
+
+    def make(room: str, identity: str, name: str) -> str:
+        check_name("room name", room)
+        check_name("identity", identity)
+        check_name("name", name)
+        api_key, secret = next(iter(keys.items()))
+        claims = Claims(api_key, identity, name or identity, video=VideoGrant(room_join=True, room=room))
+        return build_token(claims, secret, now_s=int(time.time()), lifetime_s=TOKEN_LIFETIME_S)
+
+    return make
 
 
 def _page(dist: Path, name: str) -> Callable[[Request], Awaitable[Response]]:
