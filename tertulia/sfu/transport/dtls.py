@@ -318,8 +318,10 @@ class DtlsEndpoint:
             self._flight_due = None  # the peer has our last flight
         elif self._flight_due is None and now - self._flight_sent > REPEAT_GUARD_NS and datagram[0] == 22:
             self._send_flight_again(now)
+        single = datagram[0] == _APPLICATION_DATA and len(datagram) == _record_bytes(datagram, 0)
         try:
-            while True:
+            self._outputs.append(DtlsData(self._ssl.recv(MAX_DATAGRAM_BYTES)))
+            while not single:  # the usual datagram holds one record; asking for another costs an exception
                 self._outputs.append(DtlsData(self._ssl.recv(MAX_DATAGRAM_BYTES)))
         except SSL.WantReadError:
             pass
@@ -327,8 +329,10 @@ class DtlsEndpoint:
             self.close()
             self._end("the peer closed the connection")
         except SSL.Error as error:
+            self._emit_pending()  # the alert
             self._end(f"DTLS failed: {_reason(error)}")
-        self._emit_pending()
+        if not single:
+            self._emit_pending()
 
     def _send_flight_again(self, now: Nanos) -> None:
         """A peer that still repeats its handshake has not got our last flight, whatever it sent before."""
@@ -359,7 +363,7 @@ def cut(records: bytes, limit_bytes: int) -> list[bytes]:
     datagrams: list[bytes] = []
     start = position = 0
     while position + _RECORD_HEADER_BYTES <= len(records):
-        size = _RECORD_HEADER_BYTES + int.from_bytes(records[position + 11 : position + 13], "big")
+        size = _record_bytes(records, position)
         if position > start and position + size - start > limit_bytes:
             datagrams.append(records[start:position])
             start = position
@@ -367,6 +371,11 @@ def cut(records: bytes, limit_bytes: int) -> list[bytes]:
     if position > start:
         datagrams.append(records[start:position])
     return datagrams
+
+
+def _record_bytes(records: bytes, position: int) -> int:
+    """Size of the record that begins here, its header included (RFC 6347 4.1)."""
+    return _RECORD_HEADER_BYTES + int.from_bytes(records[position + 11 : position + 13], "big")
 
 
 def _reason(error: SSL.Error) -> str:

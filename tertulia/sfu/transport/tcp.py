@@ -134,6 +134,8 @@ class TcpListener:
         self._unproven: set[int] = set()
         self._hosts: Counter[str] = Counter()
         self._numbers = 0
+        self._idle = asyncio.Event()
+        """Set whenever the last connection is gone."""
 
     async def start(self) -> None:
         """Bind and accept; with port 0 in the endpoint, `port` is the one the system chose."""
@@ -152,8 +154,8 @@ class TcpListener:
             connection.close()
         await self._server.wait_closed()
         self._server = None
-        while self._connections:  # each is told in the loop's next turns
-            await asyncio.sleep(0)
+        if self._connections:
+            await self._idle.wait()
 
     def connection(self, path: TcpPath) -> TcpConnection | None:
         return self._connections.get(path.connection)
@@ -177,6 +179,7 @@ class TcpListener:
             self.count("tcp_refused")
             return False
         self._connections[connection.path.connection] = connection
+        self._idle.clear()
         self._unproven.add(connection.path.connection)
         self._hosts[host] += 1
         self.count("tcp_accepted")
@@ -194,4 +197,6 @@ class TcpListener:
         self._hosts[host] -= 1
         if not self._hosts[host]:
             del self._hosts[host]
+        if not self._connections:
+            self._idle.set()
         return True

@@ -19,8 +19,10 @@ from tertulia.sfu.transport.api import (
     TransportLost,
     TransportRestored,
 )
+from tertulia.sfu.transport.association import Association
 from tertulia.sfu.transport.channels import MAX_CHANNELS, ChannelOptions
 from tertulia.sfu.transport.dtls import (
+    HANDSHAKE_NS,
     DtlsConnected,
     DtlsData,
     DtlsDatagram,
@@ -43,7 +45,6 @@ from tertulia.sfu.transport.ice import (
     Reply,
     TcpPath,
 )
-from tertulia.sfu.transport.sctp import Association
 
 FIRST_CHECK_NS = 30 * SECOND
 """From the peer's parameters to its first check; clients give up after 15 s, and TCP comes after UDP has failed."""
@@ -92,7 +93,8 @@ class PeerTransport:
         self._emit_event = emit
         self._count = count
         self._remote: RemoteParameters | None = None
-        self._first_check_due: Nanos | None = None
+        self._due: Nanos | None = None
+        """The next step towards keys must have come by then."""
         self._dtls: DtlsEndpoint | None = None
         self._sctp: Association | None = None
         self._wanted: list[ChannelOptions] = []
@@ -109,7 +111,7 @@ class PeerTransport:
         self._remote = remote
         self.ice.set_remote(remote.ufrag)
         if known is None:
-            self._first_check_due = Nanos(now + FIRST_CHECK_NS)
+            self._due = Nanos(now + FIRST_CHECK_NS)
         self._begin_as_client(now)
         self._begin_sctp(now)
         self._drain(now)
@@ -184,8 +186,8 @@ class PeerTransport:
     def wake(self, now: Nanos) -> None:
         if self.stage is Stage.ENDED:
             return
-        if self._first_check_due is not None and now >= self._first_check_due:
-            self.fail(now, "no connectivity check came")
+        if self._due is not None and now >= self._due:
+            self.fail(now, "no DTLS handshake came" if self.ice.paths else "no connectivity check came")
             return
         self.ice.wake(now)
         if self._dtls is not None:
@@ -198,7 +200,7 @@ class PeerTransport:
         if self.stage is Stage.ENDED:
             return None
         due = [
-            self._first_check_due,
+            self._due,
             self.ice.next_wake(),
             self._dtls.next_wake() if self._dtls is not None else None,
             self._sctp.next_wake() if self._sctp is not None else None,
@@ -220,6 +222,7 @@ class PeerTransport:
             self._begin(now, Role.CLIENT, remote)
 
     def _begin(self, now: Nanos, role: Role, remote: RemoteParameters) -> None:
+        self._due = None  # from now on DTLS has a deadline of its own
         self._dtls = DtlsEndpoint(self.identity, role, remote.fingerprints, now, self._count)
 
     def _begin_sctp(self, now: Nanos) -> None:
@@ -249,7 +252,7 @@ class PeerTransport:
                 case Reply(path, data):
                     self._send(path, data)
                 case PathProven(path):
-                    self._first_check_due = None
+                    self._proven(now)
                     self._allow(path)
                 case PathSelected(path):
                     self._select(now, path)
@@ -283,6 +286,11 @@ class PeerTransport:
                     self._begin_sctp(now)
                 case DtlsEnded(reason):
                     self.fail(now, reason)
+
+    def _proven(self, now: Nanos) -> None:
+        """The first path: the handshake may take its time from here, once."""
+        if self._due is not None and self._dtls is None and len(self.ice.paths) == 1:
+            self._due = Nanos(now + HANDSHAKE_NS)
 
     def _allow(self, path: Path) -> None:
         if isinstance(path, Address):

@@ -15,6 +15,7 @@ from tertulia.protocol.ids import TransportId
 from tertulia.protocol.machine import Nanos
 from tertulia.sfu.plane.api import Address, Datagram, LivePlane, Outgoing, SrtpProfile
 from tertulia.sfu.transport.api import LocalParameters, RemoteParameters, TransportEvent
+from tertulia.sfu.transport.association import Association
 from tertulia.sfu.transport.channels import ChannelOptions
 from tertulia.sfu.transport.dtls import (
     DtlsConnected,
@@ -28,7 +29,6 @@ from tertulia.sfu.transport.dtls import (
 )
 from tertulia.sfu.transport.hub import TransportHub, monotonic
 from tertulia.sfu.transport.listen import TcpEndpoint, UdpEndpoint
-from tertulia.sfu.transport.sctp import Association
 
 HOST = next(iter(get_host_addresses(True, False)), "127.0.0.1")
 """Not the loopback address if there is another: aioice has no candidates there."""

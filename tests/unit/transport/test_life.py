@@ -161,6 +161,19 @@ def test_a_peer_that_never_comes_is_given_up(stage: Stage) -> None:
     assert stage.events == [(130, TransportFailed("no connectivity check came"))]
 
 
+def test_a_peer_that_checks_but_never_shakes_hands_is_given_up(stage: Stage) -> None:
+    async def story() -> None:
+        stage.check()  # before its answer has come: no clock runs yet
+        await stage.at(8)
+        stage.connect()
+        for second in range(9, 60, 2):
+            await stage.at(second)
+            stage.check()
+
+    stage.loop.run_until_complete(story())
+    assert stage.events == [(38, TransportFailed("no DTLS handshake came"))]
+
+
 def test_a_handshake_that_stops_half_way_is_given_up(stage: Stage) -> None:
     async def story() -> None:
         stage.connect()

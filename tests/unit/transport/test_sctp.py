@@ -12,8 +12,8 @@ from aiortc import RTCDataChannel, RTCDataChannelParameters
 from tertulia.protocol.machine import Nanos
 from tertulia.sfu.transport import channels
 from tertulia.sfu.transport.api import ChannelClosed, ChannelMessage, ChannelOpened, TransportEvent
+from tertulia.sfu.transport.association import Association
 from tertulia.sfu.transport.channels import ChannelOptions
-from tertulia.sfu.transport.sctp import Association
 
 from .virtual import VirtualLoop, virtual_loop
 

@@ -12,8 +12,8 @@ import pytest
 from tertulia.protocol.machine import SECOND, Nanos
 from tertulia.sfu.transport import channels, sctp
 from tertulia.sfu.transport.api import ChannelMessage, ChannelOpened, TransportEvent
+from tertulia.sfu.transport.association import Association
 from tertulia.sfu.transport.channels import ChannelOptions, build_open
-from tertulia.sfu.transport.sctp import Association
 
 from .virtual import VirtualLoop, virtual_loop
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import aiortc.rtcsctptransport
 import pytest
 
+import tertulia.sfu.transport.association
 import tertulia.sfu.transport.sctp
 
 ResultT = TypeVar("ResultT")
@@ -46,6 +47,7 @@ def virtual_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualLoop]:
     clock = SimpleNamespace(time=loop.time, monotonic=loop.time)
     monkeypatch.setattr(aiortc.rtcsctptransport, "time", clock)
     monkeypatch.setattr(tertulia.sfu.transport.sctp, "time", clock)
+    monkeypatch.setattr(tertulia.sfu.transport.association, "time", clock)
     errors: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: errors.append(context))
     asyncio.set_event_loop(loop)
