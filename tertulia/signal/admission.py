@@ -61,7 +61,13 @@ def attempt_of(
         attempt = _attempt_v1(session, parse_join_request(encoded), claims)
     else:
         attempt = _attempt_v0(session, query, claims)
-    attempt = replace(attempt, room=_room(grant, query), client=complete(attempt.client, user_agent, address))
+    attempt = replace(
+        attempt,
+        room=_room(grant, query),
+        client=complete(attempt.client, user_agent, address),
+        # An empty value would delete an attribute, and those of the token are not the client's to delete.
+        attributes={name: value for name, value in attempt.attributes.items() if value},
+    )
     _check_wishes(attempt, grant)
     return _with_suffix(attempt, grant, query.get("publish", ""))
 

@@ -152,6 +152,7 @@ class Door:
         attempt = self._attempt(scope, session, v1=path == "/rtc/v1")
         socket = SessionSocket(session, self._backend, self.counts, scope, send)
         await self._ask(self._backend.join(attempt, socket))
+        del attempt  # the house keeps what it needs; the offer alone may have 20 kB
         self.sessions[session] = socket
         self._quiet.clear()
         try:

@@ -184,6 +184,9 @@ class GuardedHttp(HttpToolsProtocol):
             self.transport.close()
 
 
+_NO_HANDSHAKE = Request("/", Headers())
+
+
 class GuardedWebSocket(WebSocketsSansIOProtocol):
     """One WebSocket connection."""
 
@@ -232,6 +235,13 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # uvicorn forgets, and reports every refused upgrade as an error
+        elif message["type"] == "websocket.accept":
+            self._forget_handshake()
+
+    def _forget_handshake(self) -> None:
+        """A session lives for hours; its join request (20 kB, several times over) and its token need not."""
+        self.handshake = self.request = _NO_HANDSHAKE
+        self.scope["headers"], self.scope["query_string"] = [], b""
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(self.handshake)

@@ -120,6 +120,8 @@ class Webhooks:
         self._posts: dict[int, tuple[_Queue, str]] = {}
         self._ready: deque[Post] = deque()
         self._number = 0
+        self.delivered = 0
+        """Posts accepted so far."""
 
     # ---------------------------------------------------------------------------------- the four verbs
 
@@ -158,6 +160,11 @@ class Webhooks:
     def idle(self) -> bool:
         """Nothing waits and nothing is under way."""
         return not any(queue.lanes for queue in self._queues.values())
+
+    @property
+    def queued(self) -> int:
+        """Events waiting or under way, over all URLs."""
+        return sum(queue.count for queue in self._queues.values())
 
     # ----------------------------------------------------------------------------------------- queueing
 
@@ -241,7 +248,9 @@ class Webhooks:
         refused = event.hopeless or event.status in REFUSALS
         pause_ns = self._pause(item.attempts)
         if accepted or refused or now + pause_ns > item.born + MAX_AGE_NS:
-            if not accepted:
+            if accepted:
+                self.delivered += 1
+            else:
                 self._dropped(queue, Drop.WEBHOOK_REFUSED if refused else Drop.WEBHOOK_STALE)
             lane.items.popleft()
             lane.due = now

@@ -2,15 +2,21 @@
 
 import asyncio
 import base64
+import datetime
 import gzip
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import websockets
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from livekit import api
 from livekit.protocol import models, rtc
 from websockets.asyncio.client import ClientConnection
@@ -21,9 +27,10 @@ from tertulia.protocol.token import Claims, VideoGrant
 from tertulia.signal.backend import ROOM_FULL, ROOM_MISSING, Readiness
 from tertulia.signal.counts import Drop
 from tertulia.signal.http import Receive, Scope, Send, respond
+from tertulia.signal.server import BindError, FrontDoor
 from tertulia.signal.settings import DoorSettings
 
-from .house import KEY, SECRET, Refused, Street, open_street
+from .house import KEY, KEYS, SECRET, House, Refused, Street, open_street
 
 
 @pytest.fixture
@@ -208,6 +215,54 @@ async def test_v0_defaults_and_resume(street: Street) -> None:
     assert attempt.auto_subscribe, "the default of v0 is yes"
     assert attempt.reconnect
     assert (attempt.participant_sid, attempt.reconnect_reason) == ("PA_x", 2)
+
+
+async def test_wishes_of_a_client_that_may_have_them(street: Street) -> None:
+    allowed = token(can_update_own_metadata=True)
+    wishes = base64.urlsafe_b64encode(json.dumps({"hand": "up", "role": ""}).encode()).decode()
+    async with connect(street, f"/rtc?metadata=m&attributes={wishes}", allowed):
+        pass
+    path = "/rtc/v1?join_request=" + join_request(metadata="m", participant_attributes={"hand": "up", "role": ""})
+    async with connect(street, path, allowed):
+        pass
+    for attempt in street.house.attempts:
+        assert (attempt.metadata, attempt.attributes) == ("m", {"hand": "up"})
+    for bad in ("%%%", "e30x", base64.b64encode(b"[1]").decode(), base64.b64encode(b'{"a":1}').decode()):
+        assert (await refused(street, f"/rtc?attributes={bad}", allowed))[0] == 400
+
+
+async def test_tls(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    certificate = made.sign(key, hashes.SHA256())
+    pem = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*pem))
+    front = FrontDoor(House(), KEYS)
+    await front.start(["127.0.0.1"], 0, certificate=str(tmp_path / "cert.pem"), private_key=str(tmp_path / "key.pem"))
+    trust = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    trust.check_hostname = False
+    url = f"wss://127.0.0.1:{front.addresses[0][1]}/rtc?access_token={token()}"
+    async with websockets.connect(url, ssl=trust) as ws:
+        assert (await response(ws)).HasField("join")
+    await front.stop(grace_s=1)
+
+
+async def test_several_addresses_and_one_that_is_taken() -> None:
+    front = FrontDoor(House(), KEYS)
+    await front.start(["127.0.0.1", "::1", "127.0.0.1"], 0)
+    assert [host for host, _ in front.addresses] == ["127.0.0.1", "::1"]
+    (port,) = {port for _, port in front.addresses}
+    async with aiohttp.ClientSession() as http, http.get(f"http://[::1]:{port}/healthz") as answer:
+        assert answer.status == 200
+    with pytest.raises(BindError, match=rf"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+        await FrontDoor(House(), KEYS).start(["127.0.0.1"], port)
+    with pytest.raises(BindError, match=r"cannot listen on 'no.such.host.invalid'"):
+        await FrontDoor(House(), KEYS).start(["no.such.host.invalid"], 0)
+    await front.stop(grace_s=0)
 
 
 async def test_legacy_publish_suffix(street: Street) -> None:
