@@ -1,0 +1,163 @@
+"""Session descriptions as lines (RFC 8866): nothing is lost between `parse` and `build`, and order carries no meaning
+except where the RFC says so. Typed views of single attributes are in `sdp_attributes`.
+
+It checks form and size only; what an offer may contain is the negotiation's business.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tertulia.protocol.errors import PeerError
+
+MAX_SDP_BYTES = 1 << 20
+"""A video section of a browser is about 6 kB and a large call has some hundred sections."""
+MAX_LINE_CHARS = 16 << 10
+"""`sctp-init` and parameter sets in fmtp are the longest honest lines, a few hundred characters."""
+MAX_LINES = 40_000
+MAX_SECTIONS = 512
+MAX_SECTION_LINES = 2_000
+
+_LINE = re.compile(r"([a-z])=(.*)", re.DOTALL)
+_FORBIDDEN = re.compile(r"[\r\0]")
+_MEDIA = re.compile(r"(\S+) (\d{1,5})(?:/(\d{1,5}))? (\S+)((?: \S+)*) *")
+_TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-~]+")
+"""RFC 8866 9: `token`."""
+
+
+class Line(NamedTuple):
+    """`kind=value`, as in `a=mid:0`."""
+
+    kind: str
+    value: str
+
+
+@dataclass(slots=True)
+class Block:
+    """Consecutive lines: the session part, or what follows an `m=` line."""
+
+    lines: list[Line] = field(default_factory=list)
+
+    def values(self, name: str) -> list[str]:
+        """Values of all `a=name:value` lines in order; a property attribute `a=name` has the value ''."""
+        prefix = name + ":"
+        found = []
+        for kind, value in self.lines:
+            if kind == "a":
+                if value.startswith(prefix):
+                    found.append(value[len(prefix) :])
+                elif value == name:
+                    found.append("")
+        return found
+
+    def value(self, name: str) -> str | None:
+        """The first of `values`, None when there is none."""
+        values = self.values(name)
+        return values[0] if values else None
+
+    def has(self, name: str) -> bool:
+        return self.value(name) is not None
+
+    def attributes(self) -> dict[str, list[str]]:
+        """All attributes at once, by name: one walk for a reader of many."""
+        found: dict[str, list[str]] = {}
+        for kind, text in self.lines:
+            if kind == "a":
+                name, _, value = text.partition(":")
+                found.setdefault(name, []).append(value)
+        return found
+
+    def add(self, name: str, value: str = "") -> None:
+        """Append an attribute line."""
+        self.lines.append(Line("a", f"{name}:{value}" if value else name))
+
+
+@dataclass(slots=True)
+class Section(Block):
+    """One `m=` line and what follows it."""
+
+    kind: str = "audio"
+    """`audio`, `video` or `application`; others are kept."""
+    port: int = 9
+    port_count: int = 1
+    protocol: str = "UDP/TLS/RTP/SAVPF"
+    formats: list[str] = field(default_factory=list)
+
+    def media_line(self) -> str:
+        port = str(self.port) if self.port_count == 1 else f"{self.port}/{self.port_count}"
+        return " ".join((self.kind, port, self.protocol, *self.formats))
+
+
+@dataclass(slots=True)
+class Description(Block):
+    """A whole session description. `lines` are the session part, `v=0` included."""
+
+    sections: list[Section] = field(default_factory=list)
+
+
+def parse(text: str) -> Description:
+    """PeerError for anything that is not a session description within the limits above."""
+    if len(text) > MAX_SDP_BYTES:
+        raise PeerError(f"SDP is longer than {MAX_SDP_BYTES} bytes")
+    lines = _lines(text)
+    if next(lines, None) != ("v", "0"):
+        raise PeerError("SDP does not begin with v=0")
+    description = Description([Line("v", "0")])
+    block: Block = description
+    for line in lines:
+        if line.kind == "m":
+            if len(description.sections) >= MAX_SECTIONS:
+                raise PeerError(f"SDP has more than {MAX_SECTIONS} sections")
+            block = _section(line.value)
+            description.sections.append(block)
+        else:
+            if len(block.lines) >= MAX_SECTION_LINES:
+                raise PeerError(f"an SDP section has more than {MAX_SECTION_LINES} lines")
+            block.lines.append(line)
+    return description
+
+
+def build(description: Description) -> str:
+    """CRLF after every line (RFC 8866 5)."""
+    parts: list[str] = []
+    for kind, value in description.lines:
+        parts.append(f"{kind}={value}\r\n")
+    for section in description.sections:
+        parts.append(f"m={section.media_line()}\r\n")
+        for kind, value in section.lines:
+            parts.append(f"{kind}={value}\r\n")
+    return "".join(parts)
+
+
+def is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
+def _lines(text: str) -> Iterator[Line]:
+    """Bare line feeds are accepted (RFC 8866 5), and empty lines at the end; a bare carriage return ends no line."""
+    raw = text.split("\n", MAX_LINES)
+    if len(raw) > MAX_LINES:
+        raise PeerError(f"SDP has more than {MAX_LINES} lines")
+    while raw and raw[-1] in ("", "\r"):
+        raw.pop()
+    for number, one in enumerate(raw, 1):
+        line = one.removesuffix("\r")
+        if len(line) > MAX_LINE_CHARS:
+            raise PeerError(f"SDP line {number} is longer than {MAX_LINE_CHARS} characters")
+        match = _LINE.fullmatch(line)
+        if match is None or _FORBIDDEN.search(line):
+            raise PeerError(f"SDP line {number} is not of the form x=value")
+        yield Line(match[1], match[2])
+
+
+def _section(value: str) -> Section:
+    match = _MEDIA.fullmatch(value)
+    if match is None:
+        raise PeerError("an m= line is not of the form: m=kind port protocol formats")
+    kind, port, count, protocol, formats = match.groups()
+    if int(port) > 65535:
+        raise PeerError(f"port {port} in an m= line is above 65535")
+    if count is not None and not 1 <= int(count) <= 65535:
+        raise PeerError(f"port count {count} in an m= line is not 1..65535")
+    return Section([], kind, int(port), int(count or 1), protocol, formats.split())

@@ -1,0 +1,263 @@
+"""From a client's description to checked values: what each section asks for, and how to reach the client.
+
+Reads offers and answers alike, decides nothing about tracks. RFC 8829 5.10/5.11, RFC 8843 (BUNDLE), RFC 8839 (ICE),
+RFC 8842 (DTLS), RFC 8841 (SCTP). Candidates are not read: an ICE-lite agent learns addresses from checks.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tertulia.protocol import sdp
+from tertulia.protocol.errors import PeerError
+from tertulia.protocol.sdp_attributes import (
+    DIRECTIONS,
+    MAX_CANDIDATES,
+    ExtMap,
+    parse_extmaps,
+    parse_fingerprint,
+    parse_groups,
+    parse_rids,
+    parse_simulcast,
+    parse_ssrc_groups,
+    parse_ssrcs,
+)
+from tertulia.sfu.negotiation import extensions
+from tertulia.sfu.negotiation.codecs import common_payloads
+from tertulia.sfu.negotiation.words import Kind, Payload
+from tertulia.sfu.plane.api import Extension
+from tertulia.sfu.transport.api import RemoteParameters
+
+Attributes = dict[str, list[str]]
+
+MAX_MID_CHARS = 16
+"""What a one-byte header extension carries (RFC 8285 4.2)."""
+MAX_FINGERPRINTS = 8
+DEFAULT_MESSAGE_BYTES = 65536
+"""RFC 8841 6.1: when the peer does not say."""
+
+_MEDIA_PROTOCOLS = frozenset({"UDP/TLS/RTP/SAVPF", "TCP/TLS/RTP/SAVPF", "RTP/SAVPF"})
+_DATA_PROTOCOLS = frozenset({"UDP/DTLS/SCTP", "TCP/DTLS/SCTP"})
+_UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
+_PWD = re.compile(r"[A-Za-z0-9+/]{22,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class SectionRead:
+    """One section of the client's description."""
+
+    mid: str
+    kind: Kind | None
+    """None: data, or something we do not take."""
+    is_data: bool
+    media_line: tuple[str, str, tuple[str, ...]]
+    """Kind, protocol and formats as they stand, for refusing the section."""
+    is_zero: bool
+    """Its port is zero: the client refuses or has stopped it."""
+    usable: bool
+    """We take it: right protocol, in the bundle, a codec in common."""
+    sends: bool
+    """The client wants to send on it."""
+    receives: bool
+    payloads: tuple[Payload, ...]
+    extmaps: tuple[ExtMap, ...]
+    rids: tuple[str, ...]
+    stream_id: str
+    cid: str
+    ssrcs: tuple[int, ...]
+    rtx_ssrcs: dict[int, int]
+    reduced_size: bool
+    """RTCP of reduced size (RFC 5506)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRead:
+    """A whole description, checked."""
+
+    remote: RemoteParameters
+    sections: tuple[SectionRead, ...]
+    extensions: dict[Extension, int]
+    mixed_extensions: bool
+
+
+def read_connection(text: str, enabled: frozenset[str]) -> ConnectionRead:
+    """PeerError, in words for the client's developer, when the description cannot be negotiated with."""
+    description = sdp.parse(text)
+    attributes = [section.attributes() for section in description.sections]
+    if sum(len(one.get("candidate", ())) for one in attributes) > MAX_CANDIDATES:
+        raise PeerError(f"SDP has more than {MAX_CANDIDATES} candidates")
+    session = description.attributes()
+    mids = _mids(description.sections, attributes)
+    bundle = _bundle(session, description.sections, mids, attributes)
+    settled: dict[Extension, int] = {}
+    sections = tuple(
+        _section(section, one, mid, mid in bundle, enabled, settled, session)
+        for section, one, mid in zip(description.sections, attributes, mids, strict=True)
+    )
+    tagged = next((index for index, section in enumerate(sections) if section.usable), None)
+    if tagged is None:
+        raise PeerError("SDP has no section we can use")
+    data = next((index for index, section in enumerate(sections) if section.usable and section.is_data), None)
+    remote = _remote(session, attributes[tagged], attributes[data] if data is not None else None)
+    return ConnectionRead(remote, sections, settled, "extmap-allow-mixed" in session)
+
+
+def _mids(sections: Sequence[sdp.Section], attributes: Sequence[Attributes]) -> list[str]:
+    mids: list[str] = []
+    for section, one in zip(sections, attributes, strict=True):
+        mid = _first(one, "mid")
+        if mid is None and section.port == 0:
+            mid = ""
+        elif mid is None or not sdp.is_token(mid) or len(mid) > MAX_MID_CHARS:
+            raise PeerError(f"a section has no a=mid of at most {MAX_MID_CHARS} characters")
+        elif mid in mids:
+            raise PeerError("two sections have the same mid")
+        mids.append(mid)
+    return mids
+
+
+def _bundle(
+    session: Attributes, sections: Sequence[sdp.Section], mids: Sequence[str], attributes: Sequence[Attributes]
+) -> frozenset[str]:
+    """Mids that share the first usable section's transport; without a group that is only this section itself."""
+    groups = [
+        frozenset(members) for semantics, members in parse_groups(session.get("group", ())) if semantics == "BUNDLE"
+    ]
+    unknown = frozenset().union(*groups) - frozenset(mids)
+    if unknown:
+        raise PeerError("the BUNDLE group names a mid that no section has")
+    for section, mid, one in zip(sections, mids, attributes, strict=True):
+        if mid and (section.port != 0 or "bundle-only" in one):
+            return next((group for group in groups if mid in group), frozenset({mid}))
+    return frozenset()
+
+
+def _section(
+    section: sdp.Section,
+    one: Attributes,
+    mid: str,
+    bundled: bool,
+    enabled: frozenset[str],
+    settled: dict[Extension, int],
+    session: Attributes,
+) -> SectionRead:
+    # RFC 8843 7.2.1: a bundle-only section has port zero and is not stopped
+    is_zero = section.port == 0 and not (bundled and "bundle-only" in one)
+    is_data = section.kind == "application"
+    kind: Kind | None = "audio" if section.kind == "audio" else "video" if section.kind == "video" else None
+    usable = bundled and not is_zero
+    payloads: tuple[Payload, ...] = ()
+    extmaps: tuple[ExtMap, ...] = ()
+    if is_data:
+        usable = usable and section.protocol in _DATA_PROTOCOLS and "webrtc-datachannel" in section.formats
+    elif kind is not None and usable and section.protocol in _MEDIA_PROTOCOLS and "rtcp-mux" in one:
+        payloads = common_payloads(kind, section.formats, one, enabled)
+        usable = bool(payloads)
+    else:
+        usable = False
+    direction = _direction(one, session)
+    stream_id, cid = _msid(one)
+    ssrcs, rtx_ssrcs = _sources(one)
+    if usable and kind is not None:
+        extmaps = extensions.accept(parse_extmaps([*session.get("extmap", ()), *one.get("extmap", ())]), settled)
+    return SectionRead(
+        mid=mid,
+        kind=kind,
+        is_data=is_data,
+        media_line=(section.kind, section.protocol, tuple(section.formats)),
+        is_zero=is_zero,
+        usable=usable,
+        sends=usable and kind is not None and direction in ("sendrecv", "sendonly"),
+        receives=usable and kind is not None and direction in ("sendrecv", "recvonly"),
+        payloads=payloads,
+        extmaps=extmaps,
+        rids=_simulcast(one),
+        stream_id=stream_id,
+        cid=cid,
+        ssrcs=ssrcs,
+        rtx_ssrcs=rtx_ssrcs,
+        reduced_size="rtcp-rsize" in one,
+    )
+
+
+def _direction(one: Attributes, session: Attributes) -> str:
+    """RFC 8866 6.7: sendrecv when nothing is said; a section's word goes before the session's."""
+    for attributes in (one, session):
+        said = [direction for direction in DIRECTIONS if direction in attributes]
+        if len(said) > 1:
+            raise PeerError("a section has two directions")
+        if said:
+            return said[0]
+    return "sendrecv"
+
+
+def _msid(one: Attributes) -> tuple[str, str]:
+    """Stream id and track id (RFC 8830); the older form on `a=ssrc` lines is read where there is no `a=msid`."""
+    value = _first(one, "msid")
+    if value is None:
+        value = next((text.partition(" msid:")[2] for text in one.get("ssrc", ()) if " msid:" in text), "")
+    stream_id, _, cid = value.strip().partition(" ")
+    return stream_id, cid.strip()
+
+
+def _simulcast(one: Attributes) -> tuple[str, ...]:
+    """Stream names in the order of `a=simulcast:send` (RFC 8853); a lone rid needs no simulcast line."""
+    names = [rid.name for rid in parse_rids(one.get("rid", ())) if rid.direction == "send"]
+    value = _first(one, "simulcast")
+    if value is None:
+        return tuple(names[:1])
+    streams = [stream.rid for stream in parse_simulcast(value).get("send", ())]
+    if len(set(streams)) != len(streams) or not set(streams) <= set(names):
+        raise PeerError("a=simulcast names a stream without an a=rid line, or names it twice")
+    return tuple(streams)
+
+
+def _sources(one: Attributes) -> tuple[tuple[int, ...], dict[int, int]]:
+    """Primary SSRCs and their repair SSRCs (RFC 5576 4.2)."""
+    known = parse_ssrcs(one.get("ssrc", ()))
+    simulcast: tuple[int, ...] = ()
+    repairs: dict[int, int] = {}
+    for semantics, members in parse_ssrc_groups(one.get("ssrc-group", ())):
+        if semantics == "SIM":
+            simulcast = members
+        elif semantics == "FID" and len(members) == 2:
+            repairs[members[0]] = members[1]
+    primary = simulcast or tuple(ssrc for ssrc in known if ssrc not in repairs.values())
+    return primary, {first: second for first, second in repairs.items() if first in primary}
+
+
+def _remote(session: Attributes, tagged: Attributes, data: Attributes | None) -> RemoteParameters:
+    """Of the section that carries the bundle (RFC 8843 7.1.3), else of the session."""
+
+    def either(name: str) -> list[str]:
+        return tagged.get(name) or session.get(name) or []
+
+    ufrag, pwd = "".join(either("ice-ufrag")[:1]), "".join(either("ice-pwd")[:1])
+    if not _UFRAG.fullmatch(ufrag) or not _PWD.fullmatch(pwd):
+        raise PeerError("SDP has no a=ice-ufrag and a=ice-pwd of the right form")
+    if "ice-lite" in session:
+        raise PeerError("both sides cannot be ICE-lite")
+    fingerprints = either("fingerprint")
+    if not 1 <= len(fingerprints) <= MAX_FINGERPRINTS:
+        raise PeerError(f"SDP must have 1 to {MAX_FINGERPRINTS} a=fingerprint lines")
+    setup = {value.strip() for value in either("setup")}
+    if len(setup) != 1 or not setup <= {"actpass", "active", "passive"}:
+        raise PeerError("SDP must have one a=setup of actpass, active or passive")
+    sctp_port, message_bytes = _sctp(data) if data is not None else (None, DEFAULT_MESSAGE_BYTES)
+    parsed = tuple(parse_fingerprint(value) for value in fingerprints)
+    return RemoteParameters(ufrag, pwd, parsed, setup.pop(), sctp_port, message_bytes)
+
+
+def _sctp(one: Attributes) -> tuple[int, int]:
+    """RFC 8841 5.1 and 6.1; a message size of 0 means no limit."""
+    port, size = _first(one, "sctp-port") or "", _first(one, "max-message-size") or str(DEFAULT_MESSAGE_BYTES)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise PeerError("a=sctp-port is not 1..65535")
+    if not (size.isascii() and size.isdigit() and len(size) <= 20):
+        raise PeerError("a=max-message-size is not a number")
+    return int(port), int(size)
+
+
+def _first(attributes: Attributes, name: str) -> str | None:
+    values = attributes.get(name)
+    return values[0] if values else None

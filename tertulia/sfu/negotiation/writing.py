@@ -1,0 +1,171 @@
+"""Lines of our own descriptions (RFC 8829 5.2, 5.3): the session part, transport lines, media and data sections."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tertulia.protocol.sdp import Description, Line, Section, build
+from tertulia.protocol.sdp_attributes import ExtMap
+from tertulia.sfu.negotiation.words import Kind, Payload
+from tertulia.sfu.transport.api import LocalParameters
+
+SCTP_PORT = 5000
+MAX_MESSAGE_BYTES = 262_144
+"""What our SCTP takes in one message; clients chunk at 64 kB or less."""
+DATA_PROTOCOL = "UDP/DTLS/SCTP"
+MEDIA_PROTOCOL = "UDP/TLS/RTP/SAVPF"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What we send on a section."""
+
+    stream_id: str
+    track_id: str
+    cname: str
+    ssrc: int
+    rtx_ssrc: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSection:
+    """One accepted audio or video section."""
+
+    mid: str
+    kind: Kind
+    direction: str
+    payloads: Sequence[Payload]
+    extmaps: Sequence[ExtMap]
+    rids: Sequence[str] = ()
+    sender: Sender | None = None
+    reduced_size: bool = True
+    protocol: str = MEDIA_PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class DataSection:
+    mid: str
+    protocol: str = DATA_PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedSection:
+    """Port zero: not taken, or stopped for good."""
+
+    mid: str
+    kind: str
+    protocol: str
+    formats: Sequence[str]
+
+
+AnySection = MediaSection | DataSection | RefusedSection
+
+
+def build_description(
+    sections: Iterable[AnySection], local: LocalParameters, *, setup: str, session_id: int, version: int, mixed: bool
+) -> str:
+    """The whole text. Every section taken has transport lines, the first of them the candidates (RFC 8843 7.1.3)."""
+    sections = tuple(sections)
+    bundled = [section.mid for section in sections if not isinstance(section, RefusedSection)]
+    description = Description(
+        [
+            Line("v", "0"),
+            Line("o", f"- {session_id} {version} IN IP4 0.0.0.0"),
+            Line("s", "-"),
+            Line("t", "0 0"),
+        ]
+    )
+    if bundled:
+        description.add("group", " ".join(("BUNDLE", *bundled)))
+    if mixed:
+        description.add("extmap-allow-mixed")
+    description.add("msid-semantic", "WMS *")
+    description.add("ice-lite")
+    with_candidates = True
+    for section in sections:
+        if isinstance(section, RefusedSection):
+            description.sections.append(_refused(section))
+            continue
+        lines = _media(section) if isinstance(section, MediaSection) else _data(section)
+        _add_transport(lines, local, setup, with_candidates)
+        with_candidates = False
+        description.sections.append(lines)
+    return build(description)
+
+
+def _refused(section: RefusedSection) -> Section:
+    lines = Section([Line("c", "IN IP4 0.0.0.0")], section.kind, 0, 1, section.protocol, list(section.formats))
+    if section.mid:
+        lines.add("mid", section.mid)
+    if section.kind != "application":
+        lines.add("inactive")
+    return lines
+
+
+def _data(section: DataSection) -> Section:
+    lines = Section([Line("c", "IN IP4 0.0.0.0")], "application", 9, 1, section.protocol, ["webrtc-datachannel"])
+    lines.add("mid", section.mid)
+    lines.add("sctp-port", str(SCTP_PORT))
+    lines.add("max-message-size", str(MAX_MESSAGE_BYTES))
+    return lines
+
+
+def _media(section: MediaSection) -> Section:
+    formats: list[str] = []
+    for payload in section.payloads:
+        formats.append(str(payload.pt))
+        if payload.rtx_pt and str(payload.rtx_pt) not in formats:
+            formats.append(str(payload.rtx_pt))
+    lines = Section([Line("c", "IN IP4 0.0.0.0")], section.kind, 9, 1, section.protocol, formats)
+    lines.add("mid", section.mid)
+    lines.add(section.direction)
+    lines.add("rtcp-mux")
+    if section.reduced_size:
+        lines.add("rtcp-rsize")
+    for extmap in section.extmaps:
+        lines.add("extmap", f"{extmap.id} {extmap.uri}")
+    for payload in section.payloads:
+        _add_payload(lines, payload)
+    for rid in section.rids:
+        lines.add("rid", f"{rid} recv")
+    if len(section.rids) > 1:
+        lines.add("simulcast", "recv " + ";".join(section.rids))
+    if section.sender is not None:
+        _add_sender(lines, section.sender)
+    return lines
+
+
+def _add_payload(lines: Section, payload: Payload) -> None:
+    pt, name = payload.pt, payload.mime_type.partition("/")[2]
+    # RFC 8866 6.6: one channel is not written, opus is always /2 (RFC 7587 7)
+    channels = f"/{payload.channels}" if payload.channels > 1 else ""
+    lines.add("rtpmap", f"{pt} {name}/{payload.clock_hz}{channels}")
+    for item in payload.feedback:
+        lines.add("rtcp-fb", f"{pt} {item}")
+    if payload.fmtp:
+        lines.add("fmtp", f"{pt} {payload.fmtp}")
+    if payload.rtx_pt:
+        lines.add("rtpmap", f"{payload.rtx_pt} rtx/{payload.clock_hz}")
+        lines.add("fmtp", f"{payload.rtx_pt} apt={pt}")
+
+
+def _add_sender(lines: Section, sender: Sender) -> None:
+    msid = f"{sender.stream_id} {sender.track_id}"
+    lines.add("msid", msid)
+    ssrcs = [sender.ssrc]
+    if sender.rtx_ssrc:
+        ssrcs.append(sender.rtx_ssrc)
+        lines.add("ssrc-group", f"FID {sender.ssrc} {sender.rtx_ssrc}")
+    for ssrc in ssrcs:
+        lines.add("ssrc", f"{ssrc} cname:{sender.cname}")
+        lines.add("ssrc", f"{ssrc} msid:{msid}")
+
+
+def _add_transport(lines: Section, local: LocalParameters, setup: str, with_candidates: bool) -> None:
+    lines.add("ice-ufrag", local.ufrag)
+    lines.add("ice-pwd", local.pwd)
+    lines.add("fingerprint", f"{local.fingerprint_algorithm} {local.fingerprint}")
+    lines.add("setup", setup)
+    if with_candidates:
+        for candidate in local.candidates:
+            lines.add("candidate", candidate)
+        lines.add("end-of-candidates")
