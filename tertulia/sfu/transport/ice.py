@@ -135,8 +135,6 @@ class IceAgent:
         self._forgeries = Bucket(FORGERY_BURST, FORGERY_INTERVAL_NS)
         self._outputs: deque[IceOutput] = deque()
         self._last_check = Nanos(0)
-        self._nominated: int = -1
-        """Generation of the nomination that `selected` came from; -1 while it is only provisional."""
         self.presence = Presence.NEW
         self.selected: Path | None = None
         self._mint()
@@ -182,9 +180,8 @@ class IceAgent:
         self._paths.pop(path, None)
         if path == self.selected:
             self.selected = None
-            self._nominated = -1
             if self._paths:
-                self._select(next(reversed(self._paths)), -1)
+                self._select(next(reversed(self._paths)))
 
     # the four verbs -----------------------------------------------------------------------------
 
@@ -207,14 +204,12 @@ class IceAgent:
         self._outputs.append(Reply(path, answer))
         self._count("stun_checks")
         self._heard(now)
-        nominating = request.use_candidate and generation.number >= self._nominated
-        if not self._prove(now, path, nominating):
+        if not self._prove(now, path, request.use_candidate):
             self._count("ice_paths_refused")
-            return
-        if nominating:
+        elif request.use_candidate:
             self._nominate(path, generation)
         elif self.selected is None:
-            self._select(path, -1)
+            self._select(path)  # for the time being: the peer's first DTLS may come before its nomination
 
     def wake(self, now: Nanos) -> None:
         due = self.next_wake()
@@ -307,12 +302,11 @@ class IceAgent:
     def _nominate(self, path: Path, generation: Generation) -> None:
         """Follow the newest nomination (aggressive nomination moves on to better pairs). A nomination under newer
         credentials ends the older ones."""
-        self._select(path, generation.number)
+        self._select(path)
         if self._generations[0].number < generation.number:
             self._generations = [kept for kept in self._generations if kept.number >= generation.number]
 
-    def _select(self, path: Path, generation: int) -> None:
-        self._nominated = generation
+    def _select(self, path: Path) -> None:
         if path != self.selected:
             self.selected = path
             self._outputs.append(PathSelected(path))

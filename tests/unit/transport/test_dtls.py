@@ -156,6 +156,34 @@ def test_the_last_flight_is_repeated_until_data_comes() -> None:
     assert line.server.next_wake() is None
 
 
+def test_a_last_flight_that_is_lost_for_long_is_sent_when_the_peer_asks() -> None:
+    line = Line()
+    line.drop = lambda data: data[0] == 20 and line.now < 7 * SECOND
+    line.run(5 * SECOND)
+    assert line.server.phase is Phase.CONNECTED
+    assert line.server.next_wake() is None
+    line.run(3 * SECOND)
+    assert line.connected
+
+
+def test_a_repeated_hello_is_answered_at_once_however_long_we_have_backed_off() -> None:
+    line = Line()
+    line.drop = lambda data: data[:1] == b"\x16" and data in line.sent[Role.SERVER] and line.now < 4 * SECOND
+    line.run(3 * SECOND)
+    hello = line.sent[Role.CLIENT][0]
+    line.server.handle(line.now, hello)
+    line.drain()
+    flights = len(line.sent[Role.SERVER])
+    line.now = Nanos(line.now + dtls.REPEAT_GUARD_NS // 2)
+    line.server.handle(line.now, hello)
+    line.drain()
+    assert len(line.sent[Role.SERVER]) == flights
+    line.now = Nanos(line.now + dtls.REPEAT_GUARD_NS)
+    line.server.handle(line.now, hello)
+    line.drain()
+    assert len(line.sent[Role.SERVER]) > flights
+
+
 def test_a_path_with_a_small_mtu_gets_small_datagrams() -> None:
     line = Line(lambda data: len(data) > 576)
     line.run(10 * SECOND)
@@ -285,7 +313,7 @@ def test_lying_fragments_end_at_most_this_handshake(data: bytes) -> None:
 def test_a_flood_of_repeated_hellos_is_not_amplified_without_bound() -> None:
     line = Line()
     hello = next(output.data for output in iter(line.client.poll, None) if isinstance(output, DtlsDatagram))
-    for _ in range(2000):
+    for _ in range(15_000):
         line.now = Nanos(line.now + MILLISECOND)
         line.server.handle(line.now, hello)
         line.server.wake(line.now)

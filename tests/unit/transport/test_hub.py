@@ -249,6 +249,16 @@ async def test_hellos_from_unproven_addresses_are_dropped(house: House) -> None:
     leave(client, pipe)
 
 
+async def test_an_address_the_plane_knows_but_ice_does_not_is_unproven(house: House) -> None:
+    client, pipe = await small(house)
+    stranger = await UdpPipe().start(house)
+    house.plane.allowed[stranger.address] = client.transport
+    stranger.send(b"\x16\xfe\xfd" + bytes(30))
+    await house.changes.until(lambda: house.hub.totals().get("dtls_unproven") == 1)
+    stranger.close()
+    leave(client, pipe)
+
+
 async def test_checks_without_a_home_leave_no_state_and_get_no_answer(house: House) -> None:
     client, pipe = await small(house)
     sent = house.plane.sent

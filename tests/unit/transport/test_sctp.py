@@ -296,6 +296,20 @@ def test_the_association_begins_under_heavy_loss(loop: VirtualLoop, seed: int) -
     assert loop.pending_timers == 0
 
 
+def test_a_dead_line_is_tried_less_and_less_and_at_least_every_three_seconds(loop: VirtualLoop) -> None:
+    async def story(pair: Pair) -> None:
+        await pair.until(lambda: pair.server.round_trip_ns > 0)
+        pair.down.loses = lambda packet: len(packet) > 500
+        before = pair.down.dropped
+        assert pair.server.send("_reliable", bytes(1000))
+        await asyncio.sleep(30)
+        assert 10 <= pair.down.dropped - before <= 14
+        pair.down.loses = lambda packet: False
+        assert await pair.until(lambda: len(pair.inbox) == 1) < 3.5
+
+    play(loop, story)
+
+
 def test_channels_of_ours_are_announced(loop: VirtualLoop) -> None:
     async def story() -> None:
         pair = Pair(loop)

@@ -126,6 +126,14 @@ def test_the_handmade_peer_is_heard(hand: Hand) -> None:
     assert hand.alive()
 
 
+def test_a_message_is_whole_when_its_middle_comes_last(hand: Hand) -> None:
+    hand.open()
+    hand.data(b"be", flags=FIRST, tsn=hand.tsn, seq=1)
+    hand.data(b"end", flags=LAST, tsn=hand.tsn + 2, seq=1)
+    hand.data(b"gin ", flags=0, tsn=hand.tsn + 1, seq=1)
+    assert hand.events[-1] == ChannelMessage("_reliable", b"begin end")
+
+
 def test_an_endless_message_ends_the_association(hand: Hand) -> None:
     hand.open()
     hand.data(bytes(1100), flags=FIRST, seq=1)
