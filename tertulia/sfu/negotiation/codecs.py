@@ -54,7 +54,7 @@ _PROFILE_PARAMETERS = {
 
 def enabled_set(mime_types: Sequence[str]) -> frozenset[str]:
     """Known codecs among those the room enables, in lower case."""
-    enabled = frozenset(mime.lower() for mime in mime_types) & KNOWN.keys()
+    enabled = frozenset(KNOWN).intersection(mime.lower() for mime in mime_types)
     return enabled if OPUS in enabled else enabled - {RED}
 
 
