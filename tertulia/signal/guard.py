@@ -28,6 +28,8 @@ MAX_UNREAD_PONG_BYTES = 256 << 10
 """A peer that pings but does not read gets no more pongs than this."""
 ABORT = "tertulia.abort"
 """Name of the ASGI extension by which an application drops a WebSocket without waiting for the peer to read."""
+MAX_UNWANTED_BYTES = 4 << 20
+"""So much of a body is discarded after its request was answered; more ends the connection."""
 CLOSE_S = 5.0
 """After a refusal the peer has so long to read it."""
 HANDSHAKE_HEADERS = frozenset({b"host", b"upgrade", b"connection"})
@@ -53,6 +55,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._unparsed_bytes = 0
         self._header_bytes = 0
+        self._in_body = False
+        self._unwanted_bytes = 0
         self._refused = False
 
     @property
@@ -95,10 +99,12 @@ class GuardedHttp(HttpToolsProtocol):
         if self._refused:
             return
         if self.cycle is None or self.cycle.response_complete:
-            self._await_header()  # uvicorn's keep-alive timer stops at any byte, even if no request begins
+            # uvicorn's keep-alive timer stops at any byte, even if no request begins. The same deadline holds for the
+            # rest of a body that was answered unread.
+            self._await_header()
         self._unparsed_bytes += len(data)
         super().data_received(data)
-        if self._deadline is not None and self._unparsed_bytes > self.settings.header_bytes:
+        if self._deadline is not None and not self._in_body and self._unparsed_bytes > self.settings.header_bytes:
             self._refuse(Drop.HEADER_BYTES, 431, "the request header is too long")
 
     def on_message_begin(self) -> None:
@@ -123,14 +129,22 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._header_done()
+        self._in_body = True
+        self._unwanted_bytes = 0
         if not self._refused:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        if self.cycle is not None and self.cycle.response_complete:
+            self._unwanted_bytes += len(body)
+            if self._unwanted_bytes > MAX_UNWANTED_BYTES:
+                self._refuse(Drop.BODY_BYTES, 413, "the request body is too long")
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_body = False
+        self._header_done()
         if not self._refused:
             super().on_message_complete()
 
@@ -143,7 +157,8 @@ class GuardedHttp(HttpToolsProtocol):
         body = text.encode()
         headers = [(b"content-type", TEXT), (b"content-length", b"%d" % len(body)), (b"connection", b"close"), *CORS]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        cycle = self.cycle
+        if cycle is None or not cycle.response_started or (cycle.response_complete and not self._in_body):
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self.transport.close()
         self.loop.call_later(CLOSE_S, self.transport.abort)

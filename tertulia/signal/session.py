@@ -33,6 +33,8 @@ REQUEST_COST_NS = 5 * MILLISECOND
 """200 requests/s sustained ..."""
 BYTE_COST_NS = 1_000
 """... and 1 MB/s ..."""
+JSON_FACTOR = 8
+"""A JSON byte costs us more."""
 BURST_NS = 5 * SECOND
 """... after a burst of 1000 requests or 5 MB; beyond it the socket is read more slowly, nothing is lost."""
 
@@ -186,7 +188,8 @@ class SignalSession:
         return max(0, self._paid_until - now - BURST_NS)
 
     def _up(self, now: Nanos, data: bytes | str) -> None:
-        self._paid_until = Nanos(max(self._paid_until, now) + REQUEST_COST_NS + BYTE_COST_NS * len(data))
+        cost_ns = REQUEST_COST_NS + BYTE_COST_NS * len(data) * (JSON_FACTOR if isinstance(data, str) else 1)
+        self._paid_until = Nanos(max(self._paid_until, now) + cost_ns)
         if self.state not in (State.OPENING, State.OPEN):
             self._counts[Drop.AFTER_END] += 1
             return

@@ -26,6 +26,7 @@ from .house import KEY, SECRET, Street, open_street
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 TIGHT = DoorSettings(
+    keep_alive_s=1,
     header_timeout_s=0.3,
     body_timeout_s=0.3,
     message_timeout_s=0.3,
@@ -56,7 +57,7 @@ async def street() -> AsyncIterator[Street]:
 
 
 TOKEN = build_token(
-    Claims(api_key=KEY, identity="ada", video=VideoGrant(room_join=True, room="tea")),
+    Claims(api_key=KEY, identity="ada", video=VideoGrant(room_join=True, room="tea", room_list=True)),
     SECRET,
     now_s=int(time.time()),
     lifetime_s=3600,
@@ -163,6 +164,20 @@ async def test_endless_chunked_body(street: Street) -> None:
     answer = await exchange(street, head, *[chunk] * 400)
     assert answer == b"reset" or answer.startswith(b"HTTP/1.1 413")
     assert street.front.counts[Drop.BODY_BYTES] == 1
+
+
+async def test_body_of_a_request_that_was_answered_unread(street: Street) -> None:
+    """The refusal is sent at once; the rest of the body is discarded, within bounds."""
+    head = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    after = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = await exchange(street, head % 1_000_000, *[bytes(100_000)] * 10, after)
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b"HTTP/1.1 200" in answer
+    answer = await exchange(street, head % 50_000_000, *[bytes(1_000_000)] * 50)
+    assert answer == b"reset" or answer.startswith(b"HTTP/1.1 404")
+    assert street.front.counts[Drop.BODY_BYTES] == 1
+    answer = await exchange(street, head % 1_000_000, bytes(10))
+    assert answer.startswith(b"HTTP/1.1 404")
 
 
 async def test_connections_that_wait_and_new_ones_per_second() -> None:

@@ -504,6 +504,16 @@ async def test_twirp_errors(street: Street, http: aiohttp.ClientSession) -> None
         assert (await answer.json())["code"] == "unauthenticated"
 
 
+async def test_bodies_are_read_only_for_those_who_may(http: aiohttp.ClientSession) -> None:
+    names = {"names": ["some room"] * 30_000}
+    status, answer = await twirp(http, "RoomService/ListRooms", names)
+    assert (status, answer) == (200, {"rooms": []})
+    status, answer = await twirp(http, "RoomService/ListRooms", b"[" * 1_000_000, token(room_admin=True))
+    assert (status, answer["code"]) == (401, "unauthenticated"), "not 400: it was not looked at"
+    status, answer = await twirp(http, "RoomService/ListRooms", b" " * 3_000_000)
+    assert (status, answer["code"]) == (413, "malformed")
+
+
 @pytest.mark.parametrize(
     ("method", "body", "grants", "missing"),
     [
