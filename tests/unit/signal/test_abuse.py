@@ -27,9 +27,9 @@ from .house import KEY, SECRET, Street, open_street
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 TIGHT = DoorSettings(
     keep_alive_s=1,
-    header_timeout_s=0.3,
-    body_timeout_s=0.3,
-    message_timeout_s=0.3,
+    header_timeout_s=1.0,
+    body_timeout_s=1.0,
+    message_timeout_s=1.0,
     linger_s=0.2,
     message_bytes=100_000,
     message_fragments=50,
