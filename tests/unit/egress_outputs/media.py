@@ -16,8 +16,8 @@ EPOCH_NS = 1_790_000_000_000_000_000
 _ENCODERS = {
     "h264": ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1"}),
     "vp8": ("libvpx", {"deadline": "realtime", "cpu-used": "16", "lag-in-frames": "0"}),
-    "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "9", "lag-in-frames": "0"}),
-    "av1": ("libsvtav1", {"preset": "13", "svtav1-params": "pred-struct=1"}),
+    "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+    "av1": ("libsvtav1", {"preset": "12"}),
 }
 
 
