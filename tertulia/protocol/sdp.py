@@ -19,8 +19,7 @@ MAX_LINES = 40_000
 MAX_SECTIONS = 512
 MAX_SECTION_LINES = 2_000
 
-_LINE = re.compile(r"([a-z])=(.*)", re.DOTALL)
-_FORBIDDEN = re.compile(r"[\r\0]")
+_FORBIDDEN = re.compile(r"\r(?!\n)|\0")
 _MEDIA = re.compile(r"(\S+) (\d{1,5})(?:/(\d{1,5}))? (\S+)((?: \S+)*) *")
 _TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-~]+")
 """RFC 8866 9: `token`."""
@@ -136,19 +135,19 @@ def is_token(text: str) -> bool:
 
 def _lines(text: str) -> Iterator[Line]:
     """Bare line feeds are accepted (RFC 8866 5), and empty lines at the end; a bare carriage return ends no line."""
-    raw = text.split("\n", MAX_LINES)
+    if _FORBIDDEN.search(text):
+        raise PeerError("SDP contains a carriage return without a line feed, or a zero byte")
+    raw = text.replace("\r\n", "\n").split("\n", MAX_LINES)
     if len(raw) > MAX_LINES:
         raise PeerError(f"SDP has more than {MAX_LINES} lines")
-    while raw and raw[-1] in ("", "\r"):
+    while raw and not raw[-1]:
         raw.pop()
-    for number, one in enumerate(raw, 1):
-        line = one.removesuffix("\r")
+    for number, line in enumerate(raw, 1):
         if len(line) > MAX_LINE_CHARS:
             raise PeerError(f"SDP line {number} is longer than {MAX_LINE_CHARS} characters")
-        match = _LINE.fullmatch(line)
-        if match is None or _FORBIDDEN.search(line):
+        if line[1:2] != "=" or not "a" <= line[0] <= "z":
             raise PeerError(f"SDP line {number} is not of the form x=value")
-        yield Line(match[1], match[2])
+        yield Line(line[0], line[2:])
 
 
 def _section(value: str) -> Section:
