@@ -16,6 +16,7 @@ from tertulia.signal.http import App
 from tertulia.signal.settings import DoorSettings
 
 BACKLOG = 2048
+UNLIMITED = 1 << 40
 
 
 class BindError(Exception):
@@ -68,7 +69,7 @@ class FrontDoor:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            ws_max_size=self.settings.message_bytes,
+            ws_max_size=self.settings.message_bytes or UNLIMITED,
             ws_per_message_deflate=False,
             ws_ping_interval=self.settings.ping_interval_s,
             ws_ping_timeout=self.settings.ping_timeout_s,

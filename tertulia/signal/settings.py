@@ -1,4 +1,7 @@
-"""The front door's limits with their defaults; the node fills them from the configuration file. 0 = no limit."""
+"""The front door's limits with their defaults; the node fills them from the configuration file.
+
+0 means no limit for bodies, commands, messages, sessions, connections and upgrades; the others are always kept.
+"""
 
 from dataclasses import dataclass
 

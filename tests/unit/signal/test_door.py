@@ -265,6 +265,20 @@ async def test_several_addresses_and_one_that_is_taken() -> None:
     await front.stop(grace_s=0)
 
 
+async def test_zero_is_no_limit() -> None:
+    none = DoorSettings(
+        body_bytes=0, body_timeout_s=0, command_timeout_s=0, message_bytes=0, connections_per_s=0, upgrades_per_s=0
+    )
+    async with open_street(none) as street, connect(street) as ws:
+        await response(ws), await response(ws)
+        await ws.send(rtc.SignalRequest(offer=rtc.SessionDescription(sdp="x" * 3_000_000)).SerializeToString())
+        await ws.send(rtc.SignalRequest(ping=1).SerializeToString())
+        assert (await response(ws)).HasField("pong")
+        assert len(street.house.requests[0][1].offer.sdp) == 3_000_000
+        async with admin(street) as lk:
+            assert (await lk.room.create_room(api.CreateRoomRequest(name="tea"))).name == "tea"
+
+
 async def test_legacy_publish_suffix(street: Street) -> None:
     async with connect(street, "/rtc?publish=screen"):
         pass
