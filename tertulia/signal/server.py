@@ -113,6 +113,8 @@ async def _bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
             for family, kind, protocol, _, address in found:
                 if any(one.getsockname()[0] == address[0] for one in bound):
                     continue
+                if family == socket.AF_INET6 and not host and not socket.has_dualstack_ipv6():
+                    continue  # "everywhere" on a machine without IPv6
                 chosen = port or (bound[0].getsockname()[1] if bound else 0)
                 bound.append(_listen(family, kind, protocol, (address[0], chosen, *address[2:])))
     except BaseException:
