@@ -10,6 +10,8 @@ from tertulia.sfu.transport.api import ChannelClosed, ChannelMessage, ChannelOpe
 from tertulia.sfu.transport.channels import Channel, ChannelOptions
 from tertulia.sfu.transport.sctp import BoundedSctp, run
 
+_MESSAGES = frozenset({dcep.PPID_BINARY, dcep.PPID_STRING, dcep.PPID_BINARY_EMPTY, dcep.PPID_STRING_EMPTY})
+
 
 class Association(BoundedSctp):
     """Events go to `emit`, names of odd things to `count`. LiveKit names channels by label, and so do we; of two with
@@ -52,6 +54,7 @@ class Association(BoundedSctp):
             self._count("data_dropped_lossy" if channel.options.lossy else "data_dropped_reliable")
             return False
         channel.push(dcep.PPID_BINARY if data else dcep.PPID_BINARY_EMPTY, data or b"\0")
+        self._count("data_messages_out")
         self._push(channel)
         return True
 
@@ -122,10 +125,10 @@ class Association(BoundedSctp):
             self._count("data_unknown_channel")
         elif len(data) > dcep.MAX_MESSAGE_BYTES:
             self._count("data_oversize_in")
-        elif pp_id in (dcep.PPID_BINARY, dcep.PPID_STRING):
-            self._emit(ChannelMessage(channel.options.label, data))
-        elif pp_id in (dcep.PPID_BINARY_EMPTY, dcep.PPID_STRING_EMPTY):
-            self._emit(ChannelMessage(channel.options.label, b""))
+        elif pp_id in _MESSAGES:
+            self._count("data_messages_in")
+            empty = pp_id in (dcep.PPID_BINARY_EMPTY, dcep.PPID_STRING_EMPTY)
+            self._emit(ChannelMessage(channel.options.label, b"" if empty else data))
         else:
             self._count("data_unknown_ppid")
 

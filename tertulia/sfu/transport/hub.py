@@ -5,6 +5,7 @@ the data plane knows. A mistake in one transport ends that transport.
 """
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import secrets
@@ -137,11 +138,18 @@ class TransportHub:
     def open_channel(self, transport: TransportId, label: str, *, ordered: bool, max_retransmits: int | None) -> None:
         peer = self._transports.get(transport)
         if peer is not None:
-            peer.open_channel(ChannelOptions(label, ordered=ordered, max_retransmits=max_retransmits))
+            options = ChannelOptions(label, ordered=ordered, max_retransmits=max_retransmits)
+            self._guard(peer, lambda now: peer.open_channel(options), monotonic())
 
     def send(self, transport: TransportId, label: str, data: bytes) -> bool:
         peer = self._transports.get(transport)
-        return peer is not None and peer.send(label, data)
+        if peer is None:
+            return False
+        try:
+            return peer.send(label, data)
+        except Exception:
+            self._crashed(peer, monotonic())
+            return False
 
     def buffered_bytes(self, transport: TransportId, label: str) -> int:
         peer = self._transports.get(transport)
@@ -155,7 +163,11 @@ class TransportHub:
         peer = self._transports.pop(transport, None)
         if peer is None:
             return
-        peer.close(monotonic())
+        try:
+            peer.close(monotonic())
+        except Exception:  # saying goodbye must not keep the rest from being given back
+            self._count("transports_crashed")
+            log.exception("transport_crashed", transport=peer.transport, room=peer.owner)
         for ufrag in peer.registered:
             self._by_ufrag.pop(ufrag, None)
         peer.registered = ()
@@ -255,10 +267,14 @@ class TransportHub:
         try:
             step(now)
         except Exception:
-            self._count("transports_crashed")
-            log.exception("transport_crashed", transport=peer.transport, room=peer.owner)
-            peer.fail(now, "internal error")
+            self._crashed(peer, now)
         self._settle(peer)
+
+    def _crashed(self, peer: PeerTransport, now: Nanos) -> None:
+        self._count("transports_crashed")
+        log.exception("transport_crashed", transport=peer.transport, room=peer.owner)
+        with contextlib.suppress(Exception):  # its event is out even when its goodbye fails
+            peer.fail(now, "internal error")
 
     # what goes out ------------------------------------------------------------------------------
 

@@ -153,9 +153,11 @@ class PeerTransport:
         if self.stage is Stage.ENDED:
             return
         self.stage = Stage.ENDED
-        self.close(now)
-        self._count("transports_failed")
-        self._emit(TransportFailed(reason))
+        try:
+            self.close(now)
+        finally:
+            self._count("transports_failed")
+            self._emit(TransportFailed(reason))
 
     # the network --------------------------------------------------------------------------------
 

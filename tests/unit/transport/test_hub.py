@@ -328,6 +328,31 @@ async def test_a_mistake_in_one_transport_ends_only_that_one(house: House, monke
     leave(other, other_pipe)
 
 
+async def test_a_mistake_while_sending_ends_that_transport_not_the_room(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, pipe = await small(house)
+    broken = house.hub._transports[client.transport]
+    monkeypatch.setattr(broken, "send", lambda label, data: 1 // 0)
+    assert not house.hub.send(client.transport, "_reliable", b"x")
+    assert await house.heard(TransportFailed) == [TransportFailed("internal error")]
+    leave(client, pipe)
+
+
+async def test_a_goodbye_that_fails_still_gives_everything_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, pipe = await small(house)
+    client.hello()
+    await house.heard(TransportConnected)
+    broken = house.hub._transports[client.transport]
+    monkeypatch.setattr(broken._dtls, "close", lambda: 1 // 0)
+    monkeypatch.setattr(broken, "send", lambda label, data: 1 // 0)
+    assert not house.hub.send(client.transport, "_reliable", b"x")
+    assert await house.heard(TransportFailed) == [TransportFailed("internal error")]
+    house.hub.close(client.transport)
+    assert (house.plane.rows, house.hub.totals()["ufrags"]) == (set(), 0)
+    leave(client, pipe)
+
+
 async def test_an_owner_that_raises_does_not_stop_the_others_events(house: House) -> None:
     def raising(transport: TransportId, event: TransportEvent) -> None:
         raise ZeroDivisionError

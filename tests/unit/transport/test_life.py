@@ -174,6 +174,17 @@ def test_a_peer_that_checks_but_never_shakes_hands_is_given_up(stage: Stage) -> 
     assert stage.events == [(38, TransportFailed("no DTLS handshake came"))]
 
 
+def test_a_late_first_check_still_gets_the_time_for_a_handshake(stage: Stage) -> None:
+    async def story() -> None:
+        stage.connect()
+        for second in range(25, 60, 2):
+            await stage.at(second)
+            stage.check()
+
+    stage.loop.run_until_complete(story())
+    assert stage.events == [(45, TransportFailed("no DTLS handshake came"))]
+
+
 def test_a_handshake_that_stops_half_way_is_given_up(stage: Stage) -> None:
     async def story() -> None:
         stage.connect()
