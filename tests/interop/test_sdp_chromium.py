@@ -20,7 +20,7 @@ PAGE = """
 () => {
   window.seen = [];
   window.pc = new RTCPeerConnection();
-  pc.ontrack = (e) => seen.push({mid: e.transceiver.mid, stream: e.streams[0]?.id ?? '', track: e.track.id});
+  pc.ontrack = (e) => seen.push({mid: e.transceiver.mid, stream: e.streams[0]?.id ?? ''});
   window.canvas = Object.assign(document.createElement('canvas'), {width: 1280, height: 720});
   canvas.getContext('2d').fillRect(0, 0, 10, 10);
   window.offer = async () => { await pc.setLocalDescription(await pc.createOffer()); return pc.localDescription.sdp; };
@@ -153,14 +153,11 @@ async def test_a_whole_life_on_one_connection(call: Call) -> None:
     assert (asked.num_audios, asked.num_videos) == (0, 0)
     answer = await call.round()
     assert dict(answer.mid_to_track_id) == {"0": "TR_AMone", "3": "TR_VCone"}
-    assert (
-        await call.seen()
-        == [
-            {"mid": "0", "stream": "PA_other|TR_AMone", "track": "TR_AMone"},
-            {"mid": "3", "stream": "PA_other|TR_VCone", "track": "TR_VCone"},
-        ]
-        or (await call.directions())["0"] == "recvonly"
-    )
+    assert [(one["mid"], one["stream"]) for one in await call.seen()] == [
+        ("0", "PA_other|TR_AMone"),
+        ("3", "PA_other|TR_VCone"),
+    ]
+    assert {mid for mid, direction in (await call.directions()).items() if direction == "recvonly"} == {"0", "3"}
 
     call.answerer.stop("TR_VCone")
     call.answerer.send(video("two", "video/H264"))
