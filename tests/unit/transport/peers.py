@@ -204,6 +204,10 @@ def description(local: LocalParameters, kind: str, mid: str = "0") -> RTCSession
 
 def remote_parameters(sdp: str) -> RemoteParameters:
     media = SessionDescription.parse(sdp).media[0]
+    assert media.dtls is not None
+    assert media.ice is not None
+    assert media.ice.usernameFragment is not None
+    assert media.ice.password is not None
     setup = {"auto": "actpass", "client": "active", "server": "passive"}[media.dtls.role]
     return RemoteParameters(
         ufrag=media.ice.usernameFragment,

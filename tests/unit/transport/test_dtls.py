@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
@@ -359,10 +362,7 @@ def raw_client(configure: Callable[[SSL.Context], None], *, certificate: bool = 
     return "nothing"
 
 
-def _make_certificate() -> tuple[object, object, str]:
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
+def _make_certificate() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = dtls._self_signed(key)
     return key, certificate, certificate.fingerprint(hashes.SHA256()).hex(":")

@@ -5,9 +5,11 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import TypeVar
 
 import aiortc.rtcsctptransport as base
 import pytest
+from google_crc32c import value as crc32c
 
 from tertulia.protocol.machine import SECOND, Nanos
 from tertulia.sfu.transport import channels, sctp
@@ -20,6 +22,7 @@ from .virtual import VirtualLoop, virtual_loop
 FIRST, LAST, UNORDERED = base.SCTP_DATA_FIRST_FRAG, base.SCTP_DATA_LAST_FRAG, base.SCTP_DATA_UNORDERED
 TSN = 1000
 TAG = 77
+ChunkT = TypeVar("ChunkT", bound=base.Chunk)
 
 
 class Hand:
@@ -61,7 +64,7 @@ class Hand:
     def give(self, chunk: base.Chunk, tag: int | None = None) -> None:
         self.raw(base.serialize_packet(5000, 5000, self.tag if tag is None else tag, chunk))
 
-    def last(self, kind: type) -> base.Chunk:  # type: ignore[type-arg]
+    def last(self, kind: type[ChunkT]) -> ChunkT:
         return next(chunk for chunk in reversed(self.sent) if isinstance(chunk, kind))
 
     def data(
@@ -334,7 +337,7 @@ def test_mutated_packets_never_get_out(hand: Hand, seed: int) -> None:
         chunk = struct.pack("!BBH", kind, dice.randrange(256), len(body) + 4) + body + bytes(-len(body) % 4)
         tag = 0 if kind == 1 else hand.tag
         header = struct.pack("!HHL", 5000, 5000, tag)
-        checksum = base.crc32c(header + bytes(4) + chunk)
+        checksum = crc32c(header + bytes(4) + chunk)
         hand.raw(header + struct.pack("<L", checksum) + chunk)
     association = hand.association
     assert len(association._inbound_streams) <= sctp.MAX_STREAMS

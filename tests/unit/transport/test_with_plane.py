@@ -55,7 +55,7 @@ class RealHouse(House):
 
     def _poll_again(self) -> None:
         self._reports()
-        self._poll = asyncio.get_running_loop().call_later(0.002, self._poll_again)  # type: ignore[assignment]
+        self._poll = asyncio.get_running_loop().call_later(0.002, self._poll_again)
 
     def _reports(self) -> None:
         now = monotonic()
