@@ -19,7 +19,7 @@ from tertulia.protocol.tap import SenderClock, TapPacket
 
 
 class Address(NamedTuple):
-    """One way to a peer: our socket (index of the bound address) and the peer's IP and port."""
+    """One way to a peer: our socket (index over all bound sockets, Port by Port) and the peer's IP and port."""
 
     socket: int
     host: str
@@ -350,14 +350,17 @@ class Plane(Protocol):
 
     def totals(self) -> Mapping[str, int]:
         """Node-wide counters: packets_in, bytes_in, packets_out, bytes_out, nacks_in, nacks_out, plis_in, plis_out,
-        retransmitted, gso_segments, send_errors, `drop_<name>` for every Drop, and gauges transports, ups, downs, taps."""
+        retransmitted, gso_segments, send_errors, `drop_<name>` for every Drop; gauges transports, ups, downs, taps."""
 
 
 class LivePlane(Plane, Protocol):
     """What the node's wiring adds: sockets and threads."""
 
+    reason: str
+    """Why it is interpreted; empty when it is compiled or interpreted was asked for."""
+
     def fileno(self) -> int:
-        """Readable when reports wait (eventfd); -1 in the interpreted life, which is polled."""
+        """Readable when reports wait; `reports()` clears it."""
 
     def start(self) -> None: ...
 

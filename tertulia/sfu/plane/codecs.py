@@ -7,7 +7,7 @@ AV1 RTP 1.0 4.4 (N bit). Audio and unknown codecs: every packet is a switching p
 from typing import TYPE_CHECKING
 
 try:
-    import cython
+    import cython  # type: ignore[import-untyped]
 except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 try:
-    import cython
+    import cython  # type: ignore[import-untyped]
 except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 

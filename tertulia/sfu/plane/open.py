@@ -3,10 +3,12 @@
 import os
 import socket
 from collections.abc import Sequence
-from random import Random
+from random import Random, SystemRandom
 from typing import Literal, cast
 
 from tertulia.sfu.plane.api import LivePlane, SimulatedPlane
+from tertulia.sfu.plane.simulated import Simulated
+from tertulia.sfu.plane.threaded import Threaded
 
 Life = Literal["auto", "compiled", "interpreted"]
 
@@ -17,18 +19,33 @@ class PlaneUnavailable(Exception):
 
 def open_plane(
     ports: Sequence[Sequence[socket.socket]], *, life: Life = "auto", rng: Random | None = None
-) -> tuple[LivePlane, str]:
-    """The live plane over bound UDP sockets (one row per Port, one socket per advertised address), and why it is
-    interpreted ("" when it is compiled or was asked to be).
+) -> LivePlane:
+    """The live plane over bound UDP sockets: one row of sockets per Port, one socket per advertised address.
 
-    `TERTULIA_PLANE` in the environment overrides `life`. Raises PlaneUnavailable for "compiled" without it.
+    `Address.socket` counts through all rows. `TERTULIA_PLANE` in the environment overrides `life`. "auto" takes the
+    compiled life where it can be had; else `reason` of the plane says why not. Raises PlaneUnavailable for "compiled".
     """
-    raise PlaneUnavailable("under way")
+    wanted = chosen_life(life)
+    rng = rng or SystemRandom()
+    reason = ""
+    if wanted != "interpreted":
+        try:
+            return native_plane(ports, rng)
+        except PlaneUnavailable as error:
+            if wanted == "compiled":
+                raise
+            reason = str(error)
+    return Threaded(ports, rng, reason)
+
+
+def native_plane(ports: Sequence[Sequence[socket.socket]], rng: Random) -> LivePlane:
+    """The compiled life, or PlaneUnavailable with the reason."""
+    raise PlaneUnavailable("the compiled data plane was not built")
 
 
 def simulated_plane(rng: Random) -> SimulatedPlane:
     """An interpreted plane without sockets: datagrams in memory, time by argument."""
-    raise PlaneUnavailable("under way")
+    return Simulated(rng)
 
 
 def chosen_life(life: Life) -> Life:

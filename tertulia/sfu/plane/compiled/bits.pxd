@@ -54,11 +54,11 @@ cdef inline uint32_t u32(int64_t v) noexcept nogil:
     return <uint32_t> v
 
 
-cdef inline int32_t s16(int64_t v) noexcept nogil:
+cdef inline int64_t s16(int64_t v) noexcept nogil:
     return <int16_t> v
 
 
-cdef inline int32_t s32(int64_t v) noexcept nogil:
+cdef inline int64_t s32(int64_t v) noexcept nogil:
     return <int32_t> v
 
 

@@ -1,0 +1,149 @@
+"""What the plane owes whom and when: NACKs, receiver and sender reports, transport-cc feedback, late PLIs, summaries.
+
+`tick` does everything that is due and says when it wants to be called again.
+"""
+
+from typing import TYPE_CHECKING
+
+try:
+    import cython  # type: ignore[import-untyped]
+except ImportError:
+    from tertulia.sfu.plane import uncompiled as cython
+
+if not cython.compiled:
+    from tertulia.sfu.plane.bits import wr64
+    from tertulia.sfu.plane.intake import arm
+    from tertulia.sfu.plane.outflow import ask_key_frame
+    from tertulia.sfu.plane.repair import ask, next_due
+    from tertulia.sfu.plane.statistics import receiver_report, report_block, sender_report
+    from tertulia.sfu.plane.twcc import feedback
+    from tertulia.sfu.plane.words import E_RTCP, R_FEEDBACK, S_UP, T_NACKS_OUT
+
+if TYPE_CHECKING:
+    from tertulia.sfu.plane.rows import Down, Engine, Transport, Up
+
+RECEIVER_REPORT_NS = 1_000_000_000
+SENDER_REPORT_NS = 2_000_000_000
+SUMMARY_NS = 50_000_000
+BLOCKS = 31
+IDLE_NS = 10_000_000_000
+"""An up stream silent for this long is not reported on."""
+
+
+def tick(e: "Engine", now: int) -> None:
+    """Everything that is due at `now`; afterwards e.due is the next time, 0 when there is nothing to wait for."""
+    e.now = now
+    e.due = 0
+    for i in range(e.n_transports):
+        tend_transport(e, e.transports[i], now)
+    for i in range(e.n_ups):
+        tend_up(e, e.ups[i], now)
+    for i in range(e.n_tracks):
+        tr = e.tracks[i]
+        for j in range(tr.n_downs):
+            tend_down(e, tr.downs[j], now)
+
+
+def tend_transport(e: "Engine", t: "Transport", now: int) -> None:
+    if not t.keyed:
+        return
+    if t.w_on and t.w_due:
+        if t.w_due <= now:
+            send_feedback(e, t)
+        else:
+            arm(e, t.w_due)
+    if t.rr_due:
+        if t.rr_due <= now:
+            report_reception(e, t, now)
+        if t.rr_due:
+            arm(e, t.rr_due)
+    if t.f_any:
+        if t.f_due <= now:
+            summary(e, t, now)
+        else:
+            arm(e, t.f_due)
+
+
+def send_feedback(e: "Engine", t: "Transport") -> None:
+    """Transport-cc feedback about everything that arrived since the last."""
+    t.w_due = 0
+    while t.w_next < t.w_top:
+        n = feedback(e, t)
+        if n == 0:
+            return
+        e.emit(e, t, 0, n, E_RTCP)
+
+
+def report_reception(e: "Engine", t: "Transport", now: int) -> None:
+    """A receiver report about the up streams heard lately, 31 to a packet; the next one in a second."""
+    t.rr_due = 0
+    blocks = 0
+    for i in range(t.listed):
+        if t.s_what[i] != S_UP:
+            continue
+        u = t.s_up[i]
+        if not u.started or now - u.last_at > IDLE_NS:
+            continue
+        report_block(u, e.buf, 8 + 24 * blocks, now)
+        blocks += 1
+        t.rr_due = now + RECEIVER_REPORT_NS
+        if blocks == BLOCKS:
+            e.emit(e, t, 0, receiver_report(e.buf, t.feedback_ssrc, blocks), E_RTCP)
+            blocks = 0
+    if blocks:
+        e.emit(e, t, 0, receiver_report(e.buf, t.feedback_ssrc, blocks), E_RTCP)
+
+
+def summary(e: "Engine", t: "Transport", now: int) -> None:
+    """The subscriber's feedback since the last summary, as a report."""
+    b = e.note
+    wr64(b, 0, now)
+    wr64(b, 8, t.f_bytes)
+    wr64(b, 16, t.f_packets)
+    wr64(b, 24, t.f_lost)
+    wr64(b, 32, t.f_last - t.f_first)
+    wr64(b, 40, t.rtt_ns)
+    wr64(b, 48, t.remb_bps)
+    o = 56
+    for k in range(t.f_groups):
+        wr64(b, o, t.f_send[k])
+        wr64(b, o + 8, t.f_arrival[k])
+        wr64(b, o + 16, t.f_size[k])
+        o += 24
+    t.f_bytes = 0
+    t.f_packets = 0
+    t.f_lost = 0
+    t.f_first = 0
+    t.f_last = 0
+    t.f_groups = 0
+    t.f_any = 0
+    t.f_due = now + SUMMARY_NS
+    e.report(e, R_FEEDBACK, t.id, 0, o)
+
+
+def tend_up(e: "Engine", u: "Up", now: int) -> None:
+    if u.n_missing and u.transport.keyed:
+        if next_due(u) <= now:
+            before = u.nacks
+            n = ask(u, e.buf, u.transport.feedback_ssrc, now)
+            e.totals[T_NACKS_OUT] += u.nacks - before
+            if n:
+                e.emit(e, u.transport, 0, n, E_RTCP)
+        if u.n_missing:
+            arm(e, next_due(u))
+    if u.key_wanted:
+        ask_key_frame(e, u.track, u)
+
+
+def tend_down(e: "Engine", d: "Down", now: int) -> None:
+    """A sender report for a row that sends, once its publisher has told the clock."""
+    if d.tap or not d.has or d.sr_due == 0 or d.layer < 0:
+        return
+    if d.sr_due > now:
+        arm(e, d.sr_due)
+        return
+    if d.track.has[d.layer] and d.track.ups[d.layer].sr_known:
+        n = sender_report(d, d.track.ups[d.layer], e.buf, now)
+        d.sr_due = now + SENDER_REPORT_NS
+        arm(e, d.sr_due)
+        e.emit(e, d.transport, d.session, n, E_RTCP)
