@@ -39,6 +39,8 @@ class Client:
         ]
         self.version = 0
         self.outstanding = False
+        self.offered: list[str] = []
+        """Mids of the offer in flight."""
         self.dirty = False
         self.connected = False
         self.left = False
@@ -61,6 +63,7 @@ class Client:
     def join(self, auto_subscribe: bool = True) -> None:
         self.version += 1
         self.outstanding = True
+        self.offered = [section.mid for section in self.sections]
         claims = Claims(
             api_key="key", identity=self.name, name=self.name, video=VideoGrant(room_join=True, room="sim"),
             expires_s=1 << 40,
@@ -124,6 +127,7 @@ class Client:
             return
         self.version += 1
         self.outstanding, self.dirty = True, False
+        self.offered = [section.mid for section in self.sections]
         text = sdp.offer(self.sections, self.name, self.version)
         self.say(rtc.SignalRequest(offer=rtc.SessionDescription(type="offer", sdp=text, id=self.version)))
 
@@ -179,10 +183,12 @@ class Client:
             raise Broken(f"{self.name}: answer {answer.id} to offer {self.version}")
         self.outstanding = False
         sections = sdp.read_answer(answer.sdp)
-        if [section.mid for section in sections] != [section.mid for section in self.sections]:
+        if [section.mid for section in sections] != self.offered:
             raise Broken(f"{self.name}: the answer's sections differ from the offer's")
         self._take_down(sections, dict(answer.mid_to_track_id))
         for cid, section in list(self.waiting.items()):
+            if section.mid not in self.offered:
+                continue
             del self.waiting[cid]
             build = camera(self.world.rng, section.mid, sdp.VP8) if section.kind == "video" else microphone(
                 self.world.rng, section.mid, sdp.OPUS

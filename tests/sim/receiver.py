@@ -39,6 +39,8 @@ class Received:
     stamps: dict[int, tuple[int, int, bool, int]] = field(default_factory=dict)
     """Unwrapped sequence -> (unwrapped timestamp, layer, key, frame)."""
     missing: dict[int, tuple[Nanos, int]] = field(default_factory=dict)
+    asked: set[int] = field(default_factory=set)
+    """Numbers a NACK was sent for: they may come again on the same SSRC when no repair stream was agreed."""
     repaired: int = 0
     key_frame_wanted: bool = True
 
@@ -57,10 +59,9 @@ class Received:
         layer, key, frame, _, _ = struct.unpack_from("!BBIHB", payload, at + 4)
         number = self._unwrap(sequence)
         if number in self.stamps:
-            asked = number in self.missing or repair
-            if not asked and self.stamps[number][1:] != (layer, bool(key), frame):
+            if self.stamps[number][1:] != (layer, bool(key), frame):
                 raise Broken(f"{self.name}: number {sequence} came twice with different contents")
-            if not asked:
+            if not repair and number not in self.asked:
                 raise Broken(f"{self.name}: number {sequence} came twice")
             return
         if number in self.missing:
@@ -104,5 +105,6 @@ class Received:
                 self.key_frame_wanted = self.video
             elif now - since >= NACK_AFTER_NS * (tries + 1):
                 self.missing[number] = (since, tries + 1)
+                self.asked.add(number)
                 due.append(number & 0xFFFF)
         return due[:60]

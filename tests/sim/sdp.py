@@ -46,7 +46,7 @@ def offer(sections: list[Section], name: str, version: int) -> str:
 def _section(section: Section, name: str) -> list[str]:
     transport = [
         "c=IN IP4 0.0.0.0",
-        f"a=ice-ufrag:{name}",
+        f"a=ice-ufrag:{name}+sim",
         "a=ice-pwd:0123456789012345678901",
         "a=fingerprint:sha-256 " + ":".join(["AB"] * 32),
         "a=setup:actpass",
@@ -81,5 +81,5 @@ def read_answer(sdp: str) -> list[AnswerSection]:
         ssrcs = [int(number) for number in dict.fromkeys(re.findall(r"^a=ssrc:(\d+) ", text, re.M))]
         if group:
             ssrcs = [int(group[1]), int(group[2])]
-        found.append(AnswerSection(mid[1] if mid else "", direction[1] if direction else "sendrecv", ssrcs))
+        found.append(AnswerSection(mid[1] if mid else "", direction[1] if direction else "", ssrcs))
     return found

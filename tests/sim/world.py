@@ -48,7 +48,7 @@ class SimulatedTransports:
 
     def connect(self, transport: TransportId, remote: RemoteParameters) -> LocalParameters:
         if transport not in self.client_of:
-            client = self.client_of[transport] = self.world.clients[remote.ufrag]
+            client = self.client_of[transport] = self.world.clients[remote.ufrag.removesuffix("+sim")]
             client.transport = transport
             self.world.at(Nanos(self.world.now + 4 * client.down.delay_ns), lambda: self._up(transport, client))
         return self._parameters(transport)
