@@ -123,7 +123,7 @@ def loopback_addresses() -> tuple[str, ...]:
 
 
 def _file_tree(sources: Sources, problems: list[Problem]) -> Branch:
-    body, name = sources.body, "--config-body"
+    body, name = sources.body, "configuration" if sources.body is None else "--config-body"
     if body is None and sources.environment.get("LIVEKIT_CONFIG"):
         body, name = sources.environment["LIVEKIT_CONFIG"], "LIVEKIT_CONFIG"
     if sources.file is not None and sources.body is None:
