@@ -217,6 +217,7 @@ class Storage:
     """At most one of the three; none: local files below the first output root."""
 
     prefix: str = ""
+    generate_presigned_url: bool = False
     s3: S3 = field(default_factory=S3)
     gcp: Gcp = field(default_factory=Gcp)
     azure: Azure = field(default_factory=Azure)
@@ -244,7 +245,7 @@ class Egress:
     max_jobs: Count = 0
     isolation: Literal["thread", "process"] = "thread"
     temporary_directory: str = ""
-    allow_private_addresses: bool = False
+    allow_private_addresses: bool = True
     """May stream and WebSocket outputs go to the operator's own network?"""
     session_limits: SessionLimits = field(default_factory=SessionLimits)
 
@@ -254,7 +255,7 @@ class Pages:
     """None: on in development mode, off otherwise."""
 
     demo: bool | None = None
-    admin: bool | None = None
+    admin: Annotated[bool | None, NoEffect("there is no admin page yet")] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def _host_port(key: str, text: str, *, optional: bool = False) -> Iterator[Findi
 def _redis(config: Config) -> Iterator[Finding]:
     redis = config.redis
     if redis.address:
-        yield from _host_port("redis.address", redis.address)
+        yield from _host_port("redis.address", redis.address, optional=True)
     for address in redis.sentinel_addresses:
         yield from _host_port("redis.sentinel_addresses", address)
     for address in redis.cluster_addresses:
