@@ -1,0 +1,402 @@
+"""The wiring: the one place that knows the front door, the rooms, the transports and the plane of this node.
+
+It decides nothing about media or membership. It finds the room an event belongs to, hands it in, and carries what comes
+out to where it goes: sessions, webhooks, metrics, egress, other nodes. A room that crashes ends alone.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+import structlog
+from google.protobuf.message import Message
+from livekit.protocol import models, room, rtc
+
+from tertulia.node.driver import Driver, monotonic
+from tertulia.node.seat import Handles, PlaneOfRoom
+from tertulia.protocol.errors import RequestError
+from tertulia.protocol.ids import NodeId, SessionId, TransportId
+from tertulia.protocol.machine import Nanos
+from tertulia.protocol.signing import refresh_token
+from tertulia.sfu.events import (
+    Closed,
+    EndSession,
+    Happened,
+    Join,
+    OfPlane,
+    OfTransport,
+    Refresh,
+    Request,
+    Resume,
+    RoomInput,
+    RoomOutput,
+    Send,
+    SessionClosed,
+    ToNodes,
+)
+from tertulia.sfu.plane.api import (
+    Datagram,
+    Feedback,
+    LivePlane,
+    Outgoing,
+    Report,
+    Rtcp,
+    TransportSilent,
+    UnboundSsrc,
+)
+from tertulia.sfu.room import Room, RoomConfig
+from tertulia.sfu.transport.api import TransportEvent
+from tertulia.sfu.transport.hub import TransportHub
+from tertulia.signal.backend import ROOM_MISSING, Command, JoinAttempt, Outlet, Readiness, Refused
+
+log = structlog.get_logger()
+
+
+@dataclass
+class HouseConfig:
+    """What the house must know of the configuration file."""
+
+    keys: Mapping[str, str] = field(repr=False)
+    """API key -> secret."""
+    node_id: NodeId
+    region: str = ""
+    auto_create: bool = True
+    presets: Mapping[str, room.RoomConfiguration] = field(default_factory=dict)
+    room: RoomConfig = field(default_factory=RoomConfig)
+
+
+class Seat:
+    """One room at its place on this node."""
+
+    def __init__(self, house: "House", request: room.CreateRoomRequest) -> None:
+        self.name = request.name
+        self.created = request
+        self.sessions: set[SessionId] = set()
+        self.plane: PlaneOfRoom[Seat] = PlaneOfRoom(house.handles, self)
+        self.room = Room(
+            request,
+            node_id=house.config.node_id,
+            region=house.config.region,
+            plane=self.plane,
+            transports=house.hub,
+            now=monotonic(),
+            wall_offset_ns=house.wall_offset_ns,
+            rng=house.rng,
+            config=house.config.room,
+        )
+        self.driver: Driver[RoomInput, RoomOutput] = Driver(
+            self.room,
+            lambda output: house.on_output(self, output),
+            lambda error: house.on_crash(self, error),
+        )
+
+
+class House:
+    """The rooms of one node and everything that reaches them. `Backend` of the front door."""
+
+    def __init__(
+        self,
+        config: HouseConfig,
+        plane: LivePlane,
+        make_hub: "Callable[[Callable[[str, TransportId, TransportEvent], None]], TransportHub]",
+        rng: Random,
+    ) -> None:
+        self.config = config
+        self.plane = plane
+        self.rng = rng
+        self.wall_offset_ns = time.time_ns() - time.monotonic_ns()
+        self.handles: Handles[Seat] = Handles(plane)
+        self.hub = make_hub(self.on_transport)
+        self.seats: dict[str, Seat] = {}
+        self._by_sid: dict[str, Seat] = {}
+        self._outlets: dict[SessionId, Outlet] = {}
+        self._of_session: dict[SessionId, Seat] = {}
+        self.happened: list[Callable[[Seat, Happened], None]] = []
+        """Who wants to hear of room events: webhooks, egress, agents."""
+        self.counters: Counter[str] = Counter()
+        self.draining = False
+        self.reasons: Callable[[], tuple[str, ...]] = tuple
+        """Why this node is not ready, as its other parts see it."""
+        self.services: dict[str, Callable[[Command], Awaitable[Message]]] = {}
+        """Twirp services beside RoomService."""
+        self.render_metrics: Callable[[], bytes] = bytes
+
+    # ------------------------------------------------------------------------------------------ joining
+
+    async def validate(self, attempt: JoinAttempt) -> None:
+        """Would this join be let in?"""
+        self._check_open(attempt)
+        if attempt.reconnect:
+            return
+        if (seat := self.seats.get(attempt.room)) is not None:
+            seat.room.admit(attempt.claims)
+        else:
+            self._check_may_create(attempt)
+
+    async def join(self, attempt: JoinAttempt, outlet: Outlet) -> None:
+        """Let in, or raise."""
+        self._check_open(attempt)
+        seat = self.seats.get(attempt.room)
+        if attempt.reconnect:
+            self._resume(seat, attempt, outlet)
+            return
+        if seat is None:
+            self._check_may_create(attempt)
+            seat = self.open_room(self._creation(attempt))
+        seat.room.admit(attempt.claims)
+        self._enter(seat, attempt.session, outlet)
+        seat.driver.handle(
+            Join(
+                session=attempt.session,
+                claims=attempt.claims,
+                client=attempt.client,
+                single_connection=attempt.single_connection,
+                auto_subscribe=attempt.auto_subscribe,
+                adaptive_stream=attempt.adaptive_stream,
+                allow_pause=attempt.allow_pause,
+                auto_subscribe_data_track=attempt.auto_subscribe_data_track,
+                metadata=attempt.metadata,
+                attributes=attempt.attributes,
+                add_tracks=attempt.add_tracks,
+                offer=attempt.offer,
+            )
+        )
+
+    def request(self, session: SessionId, message: rtc.SignalRequest) -> None:
+        if (seat := self._of_session.get(session)) is not None:
+            seat.driver.handle(Request(session, message))
+
+    def session_closed(self, session: SessionId, reason: str) -> None:
+        self.counters[f"session_closed_{reason}"] += 1
+        if (seat := self._forget_session(session)) is not None:
+            seat.driver.handle(SessionClosed(session))
+
+    def _resume(self, seat: Seat | None, attempt: JoinAttempt, outlet: Outlet) -> None:
+        if seat is None:
+            leave = rtc.LeaveRequest(
+                reason=models.DisconnectReason.STATE_MISMATCH, action=rtc.LeaveRequest.RECONNECT, can_reconnect=True
+            )
+            outlet.send(rtc.SignalResponse(leave=leave))
+            outlet.end()
+            return
+        self._enter(seat, attempt.session, outlet)
+        seat.driver.handle(
+            Resume(
+                session=attempt.session,
+                participant_sid=attempt.participant_sid,
+                claims=attempt.claims,
+                reason=attempt.reconnect_reason,
+                sync_state=attempt.sync_state,
+            )
+        )
+
+    def _check_open(self, attempt: JoinAttempt) -> None:
+        if self.draining:
+            raise Refused(503, "this node is shutting down", retry_after_s=1)
+
+    def _check_may_create(self, attempt: JoinAttempt) -> None:
+        grant = attempt.claims.video
+        if not self.config.auto_create and not (grant is not None and grant.room_create):
+            raise Refused(404, ROOM_MISSING)
+
+    def _creation(self, attempt: JoinAttempt) -> room.CreateRoomRequest:
+        """The room a first join makes: the token's roomConfig over its preset."""
+        request = room.CreateRoomRequest(name=attempt.room, room_preset=attempt.claims.room_preset)
+        if attempt.claims.room_config is not None:
+            apply_configuration(request, attempt.claims.room_config)
+        return request
+
+    def _enter(self, seat: Seat, session: SessionId, outlet: Outlet) -> None:
+        self._outlets[session] = outlet
+        self._of_session[session] = seat
+        seat.sessions.add(session)
+
+    def _forget_session(self, session: SessionId) -> Seat | None:
+        self._outlets.pop(session, None)
+        seat = self._of_session.pop(session, None)
+        if seat is not None:
+            seat.sessions.discard(session)
+        return seat
+
+    # ------------------------------------------------------------------------------------------ rooms
+
+    def open_room(self, request: room.CreateRoomRequest) -> Seat:
+        """A new room on this node. Raises RequestError for an unknown preset or bad options."""
+        if request.room_preset:
+            if (preset := self.config.presets.get(request.room_preset)) is None:
+                raise RequestError("invalid_argument", f"room_preset {request.room_preset!r} is not configured")
+            merged = room.CreateRoomRequest(name=request.name)
+            apply_configuration(merged, preset)
+            merged.MergeFrom(request)
+            request = merged
+        seat = Seat(self, request)
+        self.seats[seat.name] = seat
+        self._by_sid[seat.room.sid] = seat
+        seat.driver.drain()
+        return seat
+
+    def on_output(self, seat: Seat, output: RoomOutput) -> None:
+        """Carry one output of a room to where it goes."""
+        match output:
+            case Send(session, message):
+                if (outlet := self._outlets.get(session)) is not None:
+                    outlet.send(message)
+            case EndSession(session, code):
+                if (outlet := self._outlets.get(session)) is not None:
+                    outlet.end(code)
+                self._forget_session(session)
+            case Refresh():
+                self._refresh(output)
+            case Happened():
+                self.counters[f"event_{output.name}"] += 1
+                for listener in self.happened:
+                    listener(seat, output)
+            case ToNodes():
+                pass
+            case Closed():
+                self._close(seat)
+
+    def on_crash(self, seat: Seat, error: Exception) -> None:
+        """A bug of ours ended a room: everybody in it hears so and comes back into a fresh one."""
+        self.counters["room_crashes"] += 1
+        log.error("room.crashed", room=seat.name, exc_info=error)
+        leave = rtc.LeaveRequest(
+            reason=models.DisconnectReason.STATE_MISMATCH, action=rtc.LeaveRequest.RECONNECT, can_reconnect=True
+        )
+        for session in list(seat.sessions):
+            if (outlet := self._outlets.get(session)) is not None:
+                outlet.send(rtc.SignalResponse(leave=leave))
+                outlet.end()
+            self._forget_session(session)
+        info = seat.room.info()
+        for listener in self.happened:
+            listener(seat, Happened("room_finished", info))
+        self._close(seat)
+
+    def _close(self, seat: Seat) -> None:
+        seat.driver.stop()
+        for session in list(seat.sessions):
+            if (outlet := self._outlets.get(session)) is not None:
+                outlet.end()
+            self._forget_session(session)
+        for transport in seat.room.transports():
+            self.hub.close(transport)
+        self.handles.forget(seat)
+        self._by_sid.pop(seat.room.sid, None)
+        if self.seats.get(seat.name) is seat:
+            del self.seats[seat.name]
+
+    def _refresh(self, output: Refresh) -> None:
+        token = refresh_token(
+            output.claims,
+            self.config.keys,
+            int(time.time()),
+            name=output.name,
+            metadata=output.metadata,
+            attributes=output.attributes,
+            permission=output.permission,
+        )
+        outlet = self._outlets.get(output.session)
+        if token is not None and outlet is not None:
+            outlet.send(rtc.SignalResponse(refresh_token=token))
+
+    # ------------------------------------------------------------------------------------------ media side
+
+    def on_transport(self, owner: str, transport: TransportId, event: TransportEvent) -> None:
+        if (seat := self._by_sid.get(owner)) is not None:
+            seat.driver.handle(OfTransport(transport, event))
+
+    def on_plane(self) -> None:
+        """Reports wait: hand each to its transport or room."""
+        now = monotonic()
+        for report in self.plane.reports():
+            if isinstance(report, Datagram | Outgoing | TransportSilent):
+                self.hub.on_report(now, report)
+            elif (seat := self._room_of(report)) is not None:
+                seat.driver.handle(OfPlane(report))
+
+    def _room_of(self, report: Report) -> Seat | None:
+        if isinstance(report, UnboundSsrc | Feedback | Rtcp):
+            owner = self.hub.owner(report.transport)
+            return self._by_sid.get(owner) if owner is not None else None
+        return self.handles.owner(report)
+
+    # ------------------------------------------------------------------------------------------ server API
+
+    async def command(self, command: Command) -> Message:
+        """RoomService here; other services where they are registered."""
+        if command.service != "RoomService":
+            serve = self.services.get(command.service)
+            if serve is None:
+                raise RequestError("unimplemented", f"{command.service} is not served by this node")
+            return await serve(command)
+        request = command.request
+        if isinstance(request, room.CreateRoomRequest):
+            return self._create_room(request)
+        if isinstance(request, room.ListRoomsRequest):
+            names = set(request.names)
+            return room.ListRoomsResponse(
+                rooms=[seat.room.info() for seat in self.seats.values() if not names or seat.name in names]
+            )
+        return self._room_command(command.method, request)
+
+    def _create_room(self, request: room.CreateRoomRequest) -> models.Room:
+        if not request.name:
+            raise RequestError("invalid_argument", "name is required")
+        seat = self.seats.get(request.name) or self.open_room(request)
+        return seat.room.info()
+
+    def _room_command(self, method: str, request: Message) -> Message:
+        seat = self.seats.get(request.room)  # type: ignore[attr-defined]
+        if seat is None:
+            raise RequestError("not_found", ROOM_MISSING)
+        answer: list[Message | RequestError] = []
+
+        def run(now: Nanos) -> None:
+            try:
+                answer.append(seat.room.command(now, method, request))
+            except RequestError as error:
+                answer.append(error)
+
+        seat.driver.run(run)
+        if not answer:
+            raise RequestError("internal", "the room ended while it carried this out")
+        if isinstance(answer[0], RequestError):
+            raise answer[0]
+        return answer[0]
+
+    # ------------------------------------------------------------------------------------------ health
+
+    def readiness(self) -> Readiness:
+        reasons = self.reasons()
+        if self.draining:
+            reasons = ("draining", *reasons)
+        return Readiness(not reasons, reasons)
+
+    def metrics(self) -> bytes:
+        return self.render_metrics()
+
+    def drain(self) -> None:
+        """Say goodbye: every client is told to reconnect (elsewhere, or to our successor)."""
+        self.draining = True
+
+    def stop(self) -> None:
+        """End every room now: SERVER_SHUTDOWN to everybody."""
+        self.draining = True
+        for seat in list(self.seats.values()):
+            seat.driver.run(seat.room.shut_down)
+
+
+def apply_configuration(request: room.CreateRoomRequest, configuration: room.RoomConfiguration) -> None:
+    """Copy what a RoomConfiguration says into a CreateRoomRequest; the fields carry the same names."""
+    for descriptor, value in configuration.ListFields():
+        if descriptor.name == "name" or descriptor.name not in request.DESCRIPTOR.fields_by_name:
+            continue
+        if descriptor.is_repeated:
+            getattr(request, descriptor.name).extend(value)
+        elif descriptor.message_type is not None:
+            getattr(request, descriptor.name).CopyFrom(value)
+        else:
+            setattr(request, descriptor.name, value)

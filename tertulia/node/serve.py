@@ -1,0 +1,184 @@
+"""One node from start to stop: binds what must be bound, starts its parts in order, waits for a signal, says goodbye."""
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from random import Random
+
+import structlog
+
+from tertulia import __version__
+from tertulia.node import settings
+from tertulia.node.banner import show_banner
+from tertulia.node.config import Config
+from tertulia.node.health import Health
+from tertulia.node.house import House
+from tertulia.node.logs import configure
+from tertulia.node.metrics import Metrics, metrics_app
+from tertulia.node.pages import pages_app
+from tertulia.node.snapshot import snapshot
+from tertulia.node.sockets import PortTaken, bind_ports, local_addresses
+from tertulia.protocol.ids import NodeId, mint
+from tertulia.sfu.plane.api import LivePlane
+from tertulia.sfu.plane.open import PlaneUnavailable, open_plane
+from tertulia.sfu.transport.hub import TransportHub
+from tertulia.sfu.transport.listen import TcpEndpoint, UdpEndpoint
+from tertulia.signal.backend import Backend
+from tertulia.signal.counts import Counts
+from tertulia.signal.server import BindError, FrontDoor
+from tertulia.signal.webhook import room_event
+from tertulia.signal.webhook_io import WebhookSender
+
+log = structlog.get_logger()
+
+POLL_S = 0.005
+"""How often an interpreted plane is asked for reports; the compiled one wakes the loop itself."""
+DRAIN_S = 3.0
+"""From the first signal to the end: time for goodbyes, webhooks and files."""
+
+
+def run(config: Config) -> int:
+    """Serve until SIGINT or SIGTERM. The exit status: 0, or 1 when something could not be bound (said on stderr)."""
+    configure(config.logging, development=config.development)
+    try:
+        if sys.platform == "win32":
+            asyncio.run(serve(config))
+        else:
+            import uvloop
+
+            uvloop.run(serve(config))
+    except (PortTaken, BindError, PlaneUnavailable) as error:
+        print(f"tertulia: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def serve(config: Config) -> None:
+    """One node's life."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with Node(config).running() as node:
+        reason = getattr(node.plane, "reason", "")
+        show_banner(config, node.door.addresses, node.plane.life, reason, media=node.media, tcp=node.tcp)
+        await stop.wait()
+        log.info("node.stopping")
+
+
+class Node:
+    """The parts of one node and the order they live in."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.rng = Random(secrets.randbits(256))
+        self.id = NodeId(mint("ND_", self.rng))
+        self.health = Health()
+        self.counts = Counts()
+        self.plane: LivePlane
+        self.media: list[tuple[str, int]] = []
+        self.tcp: list[tuple[str, int]] = []
+        self.house: House
+        self.door: FrontDoor
+        self.webhooks: WebhookSender
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> "AsyncIterator[Node]":
+        """Everything started; everything stopped again, whatever happens in between."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start_media(stack)
+            await self._start_webhooks(stack)
+            await self._start_door(stack)
+            probe = asyncio.create_task(self.health.probe())
+            stack.callback(probe.cancel)
+            log.info("node.ready", node=self.id, version=__version__, plane=self.plane.life)
+            yield self
+            self.house.stop()
+
+    async def _start_media(self, stack: contextlib.AsyncExitStack) -> None:
+        rtc = self.config.rtc
+        hosts = local_addresses(settings.interfaces(self.config))
+        ports = bind_ports(hosts, list(rtc.udp_port))
+        self.plane = open_plane(ports)
+        numbers = itertools.count()  # the plane counts sockets through all rows
+        endpoints = [[UdpEndpoint(next(numbers), *sock.getsockname()[:2]) for sock in row] for row in ports]
+        self.media = [(end.host, end.port) for row in endpoints for end in row]
+        self.tcp = [(host, rtc.tcp_port) for host in hosts] if rtc.tcp_port else []
+        self.plane.start()
+        stack.callback(self.plane.stop)
+        tcp = TcpEndpoint("0.0.0.0", rtc.tcp_port, tuple(hosts)) if rtc.tcp_port else None
+        self.house = House(
+            settings.house(self.config, self.id),
+            self.plane,
+            lambda deliver: TransportHub(self.plane, endpoints, deliver, tcp=tcp, node_ip=rtc.node_ip or None),
+            self.rng,
+        )
+        self.house.reasons = self.health.reasons
+        await self.house.hub.start()
+        stack.push_async_callback(self.house.hub.stop)
+        loop = asyncio.get_running_loop()
+        if self.plane.fileno() >= 0:
+            loop.add_reader(self.plane.fileno(), self.house.on_plane)
+            stack.callback(loop.remove_reader, self.plane.fileno())
+        else:
+            polling = asyncio.create_task(self._poll())
+            stack.callback(polling.cancel)
+
+    async def _poll(self) -> None:
+        while True:
+            self.house.on_plane()
+            await asyncio.sleep(POLL_S)
+
+    async def _start_webhooks(self, stack: contextlib.AsyncExitStack) -> None:
+        self.webhooks = WebhookSender(
+            settings.webhook_targets(self.config),
+            self.house.config.keys,
+            self.rng,
+            self.counts,
+            f"Tertulia/{__version__}",
+        )
+        stack.push_async_callback(self.webhooks.close, DRAIN_S)
+        self.house.happened.append(
+            lambda seat, event: self.webhooks.notify(room_event(event.name, event.room, event.participant, event.track))
+        )
+
+    async def _start_door(self, stack: contextlib.AsyncExitStack) -> None:
+        config = self.config
+        metrics = Metrics(lambda: snapshot(self), self.id)
+        self.house.render_metrics = metrics.render
+        backend: Backend = self.house
+        self.door = FrontDoor(
+            backend,
+            self.house.config.keys,
+            settings.door(config),
+            pages=pages_app(config),
+            counts=self.counts,
+        )
+        await self.door.start(config.bind_addresses or ("",), config.port)
+        stack.push_async_callback(self.door.stop, DRAIN_S)
+        if config.prometheus_port or config.prometheus.port:
+            await self._serve_metrics(stack, metrics)
+
+    async def _serve_metrics(self, stack: contextlib.AsyncExitStack, metrics: Metrics) -> None:
+        import uvicorn
+
+        class Quiet(uvicorn.Server):
+            @contextlib.contextmanager
+            def capture_signals(self) -> Iterator[None]:
+                yield  # the node owns the signals
+
+        about = self.config.prometheus
+        app = metrics_app(metrics.render, about.username, about.password)
+        port = about.port or self.config.prometheus_port
+        server = Quiet(uvicorn.Config(app, host="", port=port, log_config=None, lifespan="off", ws="none"))
+        serving = asyncio.create_task(server.serve())
+
+        async def end() -> None:
+            server.should_exit = True
+            await serving
+
+        stack.push_async_callback(end)

@@ -1,0 +1,106 @@
+"""The configuration file in the words of each room: what the house, the door and the webhooks want to know of it."""
+
+import ipaddress
+
+from livekit.protocol import room, rtc
+
+from tertulia.node.config import Config
+from tertulia.node.house import HouseConfig
+from tertulia.node.sockets import Interfaces
+from tertulia.protocol.ids import NodeId
+from tertulia.sfu.room import RoomConfig
+from tertulia.signal.settings import DoorSettings
+from tertulia.signal.webhook import Target
+
+
+def interfaces(config: Config) -> Interfaces:
+    """Which addresses carry media. Development serves loopback too, so that two tabs of one machine meet."""
+    media = config.rtc
+    return Interfaces(
+        includes=media.interfaces.includes,
+        excludes=media.interfaces.excludes,
+        ip_includes=media.ips.includes,
+        ip_excludes=media.ips.excludes,
+        loopback=media.enable_loopback_candidate or config.development,
+    )
+
+
+def house(config: Config, node_id: NodeId) -> HouseConfig:
+    return HouseConfig(
+        keys={key: str(secret) for key, secret in config.keys.items()},
+        node_id=node_id,
+        region=config.region,
+        auto_create=config.room.auto_create,
+        presets={name: _preset(shape) for name, shape in config.room.room_configurations.items()},
+        room=rooms(config),
+    )
+
+
+def _preset(shape: object) -> room.RoomConfiguration:
+    assert isinstance(shape, room.RoomConfiguration)
+    return shape
+
+
+def rooms(config: Config) -> RoomConfig:
+    """Defaults and limits of rooms."""
+    return RoomConfig(
+        enabled_codecs=tuple(codec.mime for codec in config.room.enabled_codecs if codec.mime),
+        ice_servers=tuple(_ice_servers(config)),
+        max_participants=config.room.max_participants,
+        empty_timeout_s=config.room.empty_timeout,
+        departure_timeout_s=config.room.departure_timeout,
+        enable_remote_unmute=config.room.enable_remote_unmute,
+        sync_streams=config.room.sync_streams,
+        max_metadata_bytes=config.limit.max_metadata_size,
+        max_attributes_bytes=config.limit.max_attributes_size,
+        max_name_length=config.limit.max_participant_name_length,
+        audio_active_level=config.audio.active_level,
+        audio_min_percentile=config.audio.min_percentile,
+        audio_interval_ns=config.audio.update_interval * 1_000_000,
+        audio_smooth_intervals=config.audio.smooth_intervals,
+        dynacast_pause_ns=config.video.dynacast_pause_delay.ns,
+    )
+
+
+def _ice_servers(config: Config) -> list[rtc.ICEServer]:
+    """External STUN and TURN servers told to clients; static credentials only."""
+    found = []
+    if config.rtc.stun_servers:
+        found.append(rtc.ICEServer(urls=[f"stun:{server}" for server in config.rtc.stun_servers]))
+    for turn in config.rtc.turn_servers:
+        scheme, transport = ("turns", "tcp") if turn.protocol == "tls" else ("turn", turn.protocol)
+        url = f"{scheme}:{turn.host}:{turn.port}?transport={transport}"
+        found.append(rtc.ICEServer(urls=[url], username=turn.username, credential=str(turn.credential)))
+    return found
+
+
+def door(config: Config) -> DoorSettings:
+    """The door's bounds; loopback alone is not rated (development, tests, a proxy beside us)."""
+    local = bool(config.bind_addresses) and all(_is_loopback(host) for host in config.bind_addresses)
+    serve_metrics = config.metrics.main_port
+    return DoorSettings(
+        body_bytes=config.limit.max_api_request_body_size,
+        message_bytes=config.limit.signal_message_size_limit,
+        serve_metrics=(config.development or local) if serve_metrics is None else serve_metrics,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def webhook_targets(config: Config) -> list[Target]:
+    about = config.webhook
+    key = about.api_key or next(iter(config.keys), "")
+    return [
+        Target(
+            url,
+            key,
+            include=frozenset(about.filter_params.include_events),
+            exclude=frozenset(about.filter_params.exclude_events),
+        )
+        for url in about.urls
+    ]
