@@ -172,5 +172,5 @@ class LaneOutput(ABC):
                     await self._ended.wait()
             except TimeoutError:
                 self._fail("the disk did not finish the recording in time")
-                return
+                upload = False
         await self._stored(upload=upload)

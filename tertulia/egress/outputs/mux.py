@@ -112,7 +112,7 @@ def _ivf_start(spec: StreamSpec, key_frame: bytes) -> bytes:
 
 
 # One frame of silence, AAC-LC (ISO/IEC 14496-3 4.4.2), so that libav finds the parameters it looks for.
-_AAC_SILENCE = {1: bytes.fromhex("010040200000038000"), 2: bytes.fromhex("211004608c1c")}
+_AAC_SILENCE = {1: bytes.fromhex("00c800802380"), 2: bytes.fromhex("210049900219002380")}
 
 
 def _flv_start(config: bytes, channels: int) -> bytes:

@@ -12,19 +12,25 @@ from pathlib import Path
 from tertulia.protocol.errors import RequestError
 
 
+def claim(path: Path) -> int:
+    """Open an empty file that is ours alone; links are not followed.
+    Raises OSError, or RequestError(already_exists) while another recording writes there."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise RequestError("already_exists", f"another recording is writing to {path.name}") from None
+    os.ftruncate(fd, 0)
+    return fd
+
+
 class RecordingFile:
     """A sink for `mux.Muxer`. Raises OSError from `write`; takes the path for itself or refuses."""
 
     def __init__(self, path: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o644)
+        self._fd = claim(path)
         self._path = path
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._fd)
-            raise RequestError("already_exists", f"another recording is writing to {path.name}") from None
-        os.ftruncate(self._fd, 0)
         self._at = self._end = self._synced = 0
         self._patches: list[tuple[int, bytes]] = []
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -232,7 +233,7 @@ async def test_two_recordings_of_one_name(tmp_path: Path) -> None:
     first.open([spec], 0)
     for packet in packets[:60]:
         first.write(packet)
-    while not (tmp_path / "a.mp4").exists():  # noqa: ASYNC110 (another thread makes it)
+    while first._file is None:  # noqa: ASYNC110 (another thread makes it)
         await asyncio.sleep(0)
     second, _ = await record(tmp_path, "a.mp4", [spec], packets)
     assert second.failed == "another recording is writing to a.mp4"
@@ -270,8 +271,6 @@ async def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 async def test_a_disk_too_slow_fails_the_recording_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     gate = threading.Event()
     put = RecordingFile._put
 
