@@ -1,4 +1,4 @@
-"""One node from start to stop: binds what must be bound, starts its parts in order, waits for a signal, says goodbye."""
+"""One node from start to stop: binds what must be bound, starts its parts in order, waits for a signal, ends well."""
 
 import asyncio
 import contextlib
