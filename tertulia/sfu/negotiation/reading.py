@@ -197,7 +197,7 @@ def _msid(one: Attributes) -> tuple[str, str]:
     if value is None:
         value = next((text.partition(" msid:")[2] for text in one.get("ssrc", ()) if " msid:" in text), "")
     stream_id, _, cid = value.strip().partition(" ")
-    return stream_id, cid.strip()
+    return "" if stream_id == "-" else stream_id, cid.strip()
 
 
 def _simulcast(one: Attributes) -> tuple[str, ...]:
