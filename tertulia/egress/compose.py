@@ -45,6 +45,13 @@ class Canvas:
         self.whole = Rect(0, 0, width, height)
         self.clear("dark")
 
+    def copy(self) -> av.VideoFrame:
+        """The picture as it is now, for somebody who keeps it."""
+        still = av.VideoFrame(self.whole.width, self.whole.height, "yuv420p")
+        for to, plane in zip(planes_of(still), self._planes, strict=True):
+            to[:] = plane
+        return still
+
     def clear(self, theme: Theme) -> None:
         self.fill(self.whole, _BACKGROUND[theme])
 

@@ -22,6 +22,7 @@ from tertulia.egress.engine import (
 from tertulia.egress.lanes import Lane, PictureLane, VoiceLane
 from tertulia.egress.mixer import Mixer
 from tertulia.egress.outputs.api import EncodedPacket, Output, StreamSpec
+from tertulia.egress.outputs.images import ImagesOutput
 from tertulia.egress.plan import Plan
 from tertulia.egress.stage import Scene, Tile
 from tertulia.egress.timeline import SAMPLE_RATE, Timeline
@@ -53,8 +54,12 @@ class _Shown:
 class Composite:
     """Satisfies `engine.Engine`. Everything happens at moments of the timeline, `latency_ns` behind the room."""
 
-    def __init__(self, plan: Plan, outputs: Sequence[Output], settings: EngineSettings) -> None:
+    def __init__(
+        self, plan: Plan, outputs: Sequence[Output], settings: EngineSettings, images: Sequence[ImagesOutput] = ()
+    ) -> None:
+        """`images` are those of the outputs that take pictures."""
         self.tally = Tally()
+        self._images = images
         self._plan = plan
         self._outputs = outputs
         self._settings = settings
@@ -76,7 +81,7 @@ class Composite:
         self._mixer = Mixer()
         self._video: VideoEncoder | None = None
         self._audio: AudioEncoder | None = None
-        if plan.video is not None:
+        if plan.video is not None and len(images) < len(outputs):
             self._video = VideoEncoder(
                 plan.video,
                 preset=settings.video_preset,
@@ -185,7 +190,7 @@ class Composite:
         if pictures:
             return min(pictures)
         voices = [lane.first_ns for lane in self._voices.values() if lane.first_ns is not None]
-        if voices and (self._video is None or (not self._pictures and now - min(voices) > SOUND_ALONE_NS)):
+        if voices and (self._canvas is None or (not self._pictures and now - min(voices) > SOUND_ALONE_NS)):
             return min(voices)
         if self._first_opened is not None and now - self._first_opened > PATIENCE_NS:
             return min([now, *voices])
@@ -200,7 +205,9 @@ class Composite:
             self._mix((at - self._epoch) * SAMPLE_RATE // SECOND)
             if self._canvas is not None:
                 self._show(at, self._canvas)
-                self._maybe_encode(at, shed=shed)
+                self._give_images(at, self._canvas)
+                if self._video is not None:
+                    self._maybe_encode(at, shed=shed)
             self._tick += 1
 
     def _mix(self, until: int) -> None:
@@ -243,6 +250,14 @@ class Composite:
         if lane is None or lane.picture is None or shown.tile.muted:
             return True
         return not shown.tile.screen and at - lane.picture_ns > STALL_NS
+
+    def _give_images(self, at: int, canvas: Canvas) -> None:
+        pts_ns = at - (self._epoch or 0)
+        due = [output for output in self._images if output.wants(pts_ns)]
+        if due:
+            still = canvas.copy()
+            for output in due:
+                output.picture(still, pts_ns)
 
     def _maybe_encode(self, at: int, *, shed: bool) -> None:
         since_ns = (self._tick - self._last_encoded) * SECOND // self._frame_rate

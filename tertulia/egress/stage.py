@@ -126,6 +126,9 @@ class Stage:
         """The track or person to be recorded is, or was, there."""
         self.unrecordable: dict[str, str] = {}
         """Track sid -> why it is left out."""
+        self.mistake = ""
+        """What the caller has got wrong, once the room tells."""
+        self._seen: set[str] = set()
 
     # the four verbs
 
@@ -166,6 +169,18 @@ class Stage:
     def layout(self) -> Layout:
         return self._layout
 
+    def missing(self) -> str:
+        """What shall be recorded and has not been seen, in words; empty when nothing is."""
+        match self._source:
+            case PersonSource(identity=identity):
+                return "" if self.found else f"participant {identity}"
+            case PairSource(audio_track_id=audio, video_track_id=video):
+                return next((f"track {sid}" for sid in (audio, video) if sid and sid not in self._seen), "")
+            case OneTrackSource(track_id=sid):
+                return "" if sid in self._seen else f"track {sid}"
+            case RoomSource():
+                return ""
+
     # what the events say
 
     def _available(self, event: TrackAvailable) -> None:
@@ -180,9 +195,12 @@ class Stage:
         if not self._belongs(event):
             return
         self.found = True
+        self._seen.add(sid)
         why = _why_not(event)
         if why:
             self.unrecordable[sid] = why
+            if isinstance(self._source, PairSource | OneTrackSource):
+                self.mistake = self.mistake or f"track {sid} cannot be recorded: {why}"
             return
         self._order += 1
         self._actors[sid] = _Actor(event, self._order, self._channel(event))
@@ -202,6 +220,9 @@ class Stage:
             case PairSource(audio_track_id=audio, video_track_id=video):
                 if track.sid not in (audio, video):
                     return False
+                field, kind = ("audio", models.AUDIO) if track.sid == audio else ("video", models.VIDEO)
+                if track.type != kind:
+                    self.mistake = f"request has missing or invalid field: {field}_track_id (not {field})"
             case OneTrackSource(track_id=only):
                 return track.sid == only
         return self._size is not None if track.type == models.VIDEO else self._audio and track.type == models.AUDIO
@@ -262,7 +283,8 @@ class Stage:
             self._out.append(scene)
 
     def _arrange_sound(self) -> None:
-        voices = sorted((a for a in self._actors.values() if not a.is_video), key=lambda actor: actor.order)
+        as_it_is = isinstance(self._source, OneTrackSource)
+        voices = sorted((a for a in self._actors.values() if as_it_is or not a.is_video), key=lambda actor: actor.order)
         for actor in voices[:AUDIO_LIMIT]:
             if not actor.is_open:
                 actor.is_open = True

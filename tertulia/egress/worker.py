@@ -83,11 +83,10 @@ class Worker:
         if self.engine is not None:
             self.engine.request_key_frame()
 
-    @property
-    def idle(self) -> bool:
-        """Nothing waits (for drivers in virtual time)."""
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing waits any more: for drivers in virtual time, never on the loop."""
         with self._ready:
-            return not self._waiting and not self._busy
+            return self._ready.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
 
     def _merge_oldest(self) -> None:
         first, second = self._waiting.popleft(), self._waiting.popleft()
@@ -119,6 +118,8 @@ class Worker:
     def _next(self) -> Batch | None:
         with self._ready:
             self._busy = False
+            if not self._waiting:
+                self._ready.notify_all()
             while not self._waiting:
                 if self._stop_at is not None:
                     return None
