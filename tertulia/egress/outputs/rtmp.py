@@ -305,6 +305,7 @@ class StreamsOutput:
         self._hooks.changed()
 
     async def close(self) -> None:
+        await asyncio.sleep(0)  # what the worker said before is heard first
         if not self._closed:
             self._failed = self.failed
             self._closed = True
