@@ -10,7 +10,8 @@ import ssl
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import av
@@ -346,3 +347,71 @@ async def test_rtmps_checks_the_certificate(nginx: Nginx, certificate: tuple[Pat
         assert job.info().status == ACTIVE
     assert decoded(nginx.recordings("tls")[0])["video"] > 20
     server.close()
+
+
+@asynccontextmanager
+async def relay_to(nginx: Nginx, carry: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]):
+    """A way to nginx that does to the publisher's bytes what `carry` does."""
+
+    async def back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+    open_ends: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        open_ends[task] = writer
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", nginx.port)
+        answering = asyncio.create_task(back(inner_reader, writer))
+        try:
+            await carry(reader, inner_writer)
+        except OSError:
+            pass
+        finally:
+            answering.cancel()
+            inner_writer.close()
+            writer.close()
+
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    listening.bind(("127.0.0.1", 0))
+    server = await asyncio.start_server(relay, sock=listening, limit=8192)
+    yield f"rtmp://127.0.0.1:{listening.getsockname()[1]}/live/"
+    server.close()
+    for writer in open_ends.values():
+        writer.transport.abort()
+    await asyncio.wait(open_ends)
+
+
+async def test_a_slow_peer_loses_whole_groups_of_pictures(nginx: Nginx) -> None:
+    async def crawl(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(4096):
+            writer.write(data)
+            await asyncio.sleep(0.04)  # 100 kB/s for 250
+
+    def jumps() -> list[flv.Tag]:
+        tags = flv.parse_file(nginx.recordings("slow")[0].read_bytes())
+        frames = [tag for tag in tags if tag.kind == flv.VIDEO and tag.body[1] == 1]
+        return [after for before, after in itertools.pairwise(frames) if after.time_ms - before.time_ms > 40]
+
+    policy = StreamPolicy(queue_bytes=100_000, proof_s=0.1)
+    async with relay_to(nginx, crawl) as url, Job([url + "slow"], policy=policy) as job:
+        await job.until(lambda: job.out.dropped_tags > 0, limit_s=40)
+        await job.until(lambda: len(jumps()) > 1, limit_s=40)
+        assert (job.info().status, job.info().retries) == (ACTIVE, 0)
+        assert all(tag.key_frame for tag in jumps())
+
+
+async def test_a_peer_that_hangs_up_again_and_again(nginx: Nginx) -> None:
+    async def briefly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(0.4):
+            while data := await reader.read(65_536):
+                writer.write(data)
+
+    policy = StreamPolicy(outage_s=3, proof_s=0.2, stable_s=5, first_backoff_s=0.2, most_backoff_s=0.4)
+    async with relay_to(nginx, briefly) as url, Job([url + "brief"], policy=policy) as job:
+        await job.until(lambda: job.info().status == FAILED)
+        assert 2 <= job.info().retries <= 15
+        assert "closed the connection" in job.info().error

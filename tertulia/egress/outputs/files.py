@@ -19,13 +19,16 @@ from tertulia.egress.outputs.api import Depository, EncodedPacket, Hooks, Output
 from tertulia.egress.outputs.lane import LaneOutput
 from tertulia.egress.outputs.mux import Muxer, picture_size
 from tertulia.egress.outputs.recording import RecordingFile
-from tertulia.protocol.errors import RequestError
+from tertulia.protocol.errors import PeerError, RequestError
 
 WAIT_FOR_STREAMS_NS = 5_000_000_000
 """How much media is held back for a stream that has not come yet; then the file goes on without it."""
 HELD_LIMIT_BYTES = 16 << 20
 SYNC_EVERY_NS = 5_000_000_000
 """How much media a power cut may cost. (A killed process costs a second at most.)"""
+
+GAP_LIMIT_S = 3600
+"""How long a silence is filled in; a longer one is a clock that jumped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class FileOutput(LaneOutput):
         self._stored_file: StoredFile | None = None
         self.late_packets = 0
         """Packets of a stream that came too late to be in the file, and video before its first key frame."""
+        self.bad_packets = 0
+        """Packets the container refused."""
 
     # In the lane's thread.
 
@@ -137,7 +142,11 @@ class FileOutput(LaneOutput):
         assert self._file is not None
         if self._kind == "ogg":
             self._fill_gap(packet)
-        self._writer.write(packet)
+        try:
+            self._writer.write(packet)
+        except (PeerError, av.InvalidDataError, av.ArgumentError):
+            self.bad_packets += 1  # one frame lost; it came from a publisher, and the next may be well again
+            return
         self._last_ns = max(self._last_ns, _pts_ns(packet) + _ns(packet.duration, packet))
         if self._last_ns - self._synced_ns >= SYNC_EVERY_NS:
             self._synced_ns = self._last_ns
@@ -148,7 +157,7 @@ class FileOutput(LaneOutput):
         assert self._writer is not None
         rate, step = headers.OPUS_RATE_HZ, headers.OPUS_SILENCE_SAMPLES
         at = packet.pts * packet.time_base * rate
-        if self._ogg_next is not None:
+        if self._ogg_next is not None and at - self._ogg_next < GAP_LIMIT_S * rate:
             silence = headers.opus_silence(self._streams["audio"].channels)
             while at - self._ogg_next >= step:
                 begun = round(self._ogg_next)

@@ -1,7 +1,7 @@
 """Codec headers as containers want them: H264 Annex B and AVC form, AudioSpecificConfig, OpusHead.
 
 Bytes to values and back; decides nothing over time. ISO/IEC 14496-10 Annex B, ISO/IEC 14496-15 5.3.3 (avcC),
-ISO/IEC 14496-3 1.6.2 (AudioSpecificConfig), RFC 7845 5.1 (OpusHead), RFC 6716 3.1 (TOC byte).
+ISO/IEC 14496-3 1.6.2 (AudioSpecificConfig), RFC 7845 5.1 (OpusHead), RFC 6716 3.1 (TOC byte), AV1 5.3 (OBUs).
 """
 
 import struct
@@ -65,6 +65,27 @@ def annex_b_to_avc(data: bytes) -> bytes:
     return b"".join(
         struct.pack(">I", len(unit)) + unit for unit in split_annex_b(data) if unit[0] & 31 not in (SPS, PPS, AUD)
     )
+
+
+def is_whole_av1(data: bytes) -> bool:
+    """Whether the OBUs of a temporal unit fill it exactly (AV1 5.3). A container written with others is damaged from
+    there on, not only in that frame."""
+    at = 0
+    while at < len(data):
+        header = data[at]
+        if header & 0x82 != 0x02:  # forbidden bit clear, has_size set
+            return False
+        at += 2 if header & 4 else 1
+        size = 0
+        for index in range(8):  # leb128
+            if at >= len(data):
+                return False
+            byte, at = data[at], at + 1
+            size |= (byte & 0x7F) << 7 * index
+            if not byte & 0x80:
+                break
+        at += size
+    return at == len(data) > 0
 
 
 class AacConfig(NamedTuple):

@@ -16,6 +16,7 @@ import av
 
 from tertulia.egress.outputs import flv, headers
 from tertulia.egress.outputs.api import EncodedPacket, StreamSpec
+from tertulia.protocol.errors import PeerError
 
 VIDEO_TIME_BASE = Fraction(1, 90_000)
 
@@ -27,7 +28,8 @@ class ByteSink(Protocol):
 
 
 class Muxer:
-    """One container. Not thread-safe; every method may raise OSError from the sink or av.FFmpegError."""
+    """One container. Not thread-safe; every method may raise OSError from the sink or av.FFmpegError, `write` also
+    PeerError for a frame no container should hold."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Muxer:
         self._time_bases: dict[str, Fraction] = {}
         self._last_dts: dict[str, int] = {}
         self._parameter_sets = b""
+        self._av1 = next((spec.kind for spec in streams if spec.codec == "av1"), None)
         for spec in streams:
             stream = _declare(self._container, spec, key_frame)
             time_base = VIDEO_TIME_BASE if spec.kind == "video" else Fraction(1, spec.sample_rate)
@@ -57,6 +60,8 @@ class Muxer:
         time_base = self._time_bases.get(packet.stream)
         if time_base is None or not packet.data:
             return
+        if packet.stream == self._av1 and not headers.is_whole_av1(packet.data):
+            raise PeerError("a damaged AV1 frame")
         offset = self._offset_ns / (1_000_000_000 * time_base)
         scale = packet.time_base / time_base
         pts, dts = round(packet.pts * scale - offset), round(packet.dts * scale - offset)

@@ -113,6 +113,7 @@ class SegmentCutter:
         self.wants_key_frame = False
         self.early_packets = 0
         """Packets before the first key frame; they are in no segment."""
+        self.bad_packets = 0
 
     def take(self, packet: EncodedPacket) -> Segment | None:
         """Put the packet into a segment; returns the one that ended with it."""
@@ -124,7 +125,10 @@ class SegmentCutter:
             self.early_packets += 1
             self.wants_key_frame = self.early_packets % 30 == 1
             return finished
-        self._open.muxer.write(packet)
+        try:
+            self._open.muxer.write(packet)
+        except (av.InvalidDataError, av.ArgumentError):
+            self.bad_packets += 1
         if packet.stream == self._leader:
             self._open.last_ns = max(self._open.last_ns, ended_ns)
             self.wants_key_frame = begun_ns - self._open.first_ns > self._segment_ns + LATE_NS

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -159,6 +160,42 @@ async def test_size_of_a_passed_through_track_comes_from_its_key_frame(tmp_path:
     await record(tmp_path, "a.webm", [wrong], packets)
     with av.open(str(tmp_path / "a.webm")) as container:
         assert (container.streams.video[0].width, container.streams.video[0].height) == (320, 240)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+async def test_a_passed_through_track_changes_its_size(tmp_path: Path, name: str) -> None:
+    spec, small = media.video(seconds=2)
+    _, large = media.video(seconds=2, width=320, height=192)
+    out, _ = await record(tmp_path, name, [spec], [*small, *media.shifted(large, 2)])
+    assert (out.failed, out.bad_packets) == (None, 0)
+    played = Played(tmp_path / name)
+    assert (played.counts[0], played.size) == (120, (320, 192))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "h264"), ("a.webm", "vp8"), ("a.webm", "vp9"), ("a.mp4", "av1"), ("a.ivf", "vp8"), ("a.ogg", "opus")],
+)
+async def test_damaged_frames_cost_only_themselves(tmp_path: Path, name: str, codec: str) -> None:
+    spec, packets = media.audio("opus") if codec == "opus" else media.video(codec)
+    rng = random.Random(7)
+    sent = []
+    for index, packet in enumerate(packets):
+        data = packet.data
+        if index > 10 and index % 3 == 0:
+            data = rng.choice((b"", b"\0", data[: len(data) // 2], rng.randbytes(len(data)), rng.randbytes(3)))
+        sent.append(packet._replace(data=data))
+    out, _ = await record(tmp_path, name, [spec], sent)
+    assert out.failed is None
+    with av.open(str(tmp_path / name)) as container:
+        assert sum(1 for packet in container.demux() if packet.size) >= len(packets) // 2
+
+
+async def test_a_track_of_rubbish(tmp_path: Path) -> None:
+    spec, packets = media.video()
+    rubbish = [packet._replace(data=random.Random(index).randbytes(50)) for index, packet in enumerate(packets)]
+    out, _ = await record(tmp_path, "a.mp4", [spec], rubbish)
+    assert out.failed is None or out.failed.startswith("writing failed")
 
 
 async def test_what_a_container_cannot_hold(tmp_path: Path) -> None:

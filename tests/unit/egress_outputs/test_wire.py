@@ -166,7 +166,19 @@ def test_headers_of_strangers(data: bytes) -> None:
     headers.parameter_sets(data)
     headers.annex_b_to_avc(data)
     headers.opus_samples(data)
+    headers.is_whole_av1(data)
     headers.parse_audio_specific_config(data)
+
+
+def test_av1_units() -> None:
+    unit = media.video("av1")[1][0].data
+    assert headers.is_whole_av1(unit)
+    assert not headers.is_whole_av1(b"")
+    assert not any(headers.is_whole_av1(unit[:cut]) for cut in range(len(unit) - 1, len(unit) - 20, -1))
+    assert not headers.is_whole_av1(unit + b"\x12")
+    assert headers.is_whole_av1(b"\x12\x00")
+    assert not headers.is_whole_av1(b"\x10\x00")  # no size
+    assert not headers.is_whole_av1(b"\x92\x00")  # forbidden bit
 
 
 def test_audio_headers() -> None:
