@@ -1,0 +1,112 @@
+"""Going out: leave, removal, a lost session, a failed connection (wire contract 5.4-5.6, E.8)."""
+
+from livekit.protocol import models, rtc
+
+from tertulia.protocol.ids import SessionId
+from tertulia.protocol.tap import ParticipantGone
+from tertulia.sfu import data_tracks, publishing, subscribing
+from tertulia.sfu.events import EndSession
+from tertulia.sfu.participant import ACTIVE, DISCONNECTED, LocalParticipant, Participant
+from tertulia.sfu.settings import RESUME_WINDOW_NS
+from tertulia.sfu.state import RoomState
+
+Reason = models.DisconnectReason
+Leave = rtc.LeaveRequest
+
+
+def leave_message(reason: Reason, action: Leave.Action = Leave.DISCONNECT) -> rtc.SignalResponse:
+    return rtc.SignalResponse(leave=Leave(reason=reason, action=action, can_reconnect=action != Leave.DISCONNECT))
+
+
+def session_closed(state: RoomState, session: SessionId) -> None:
+    """The WebSocket is gone: a connected participant may come back, one that never connected is gone."""
+    local = state.sessions.pop(session, None)
+    if local is None:
+        return
+    local.session = None
+    if not local.is_active:
+        remove(state, local.who, Reason.SIGNAL_CLOSE)
+    elif local.primary.is_lost:
+        await_return(state, local)
+
+
+def connection_failed(state: RoomState, local: LocalParticipant, reason: str) -> None:
+    """Media is gone for good (ICE consent lost, DTLS refused): the client must come anew."""
+    state.counters["transport_failed"] += 1
+    if local.is_active:
+        remove(state, local.who, Reason.CONNECTION_TIMEOUT, Leave.RECONNECT)
+    else:
+        remove(state, local.who, Reason.JOIN_FAILURE, Leave.RECONNECT)
+
+
+def await_return(state: RoomState, local: LocalParticipant) -> None:
+    """Neither signal nor media: removed unless one of them comes back in time."""
+    if local.deadline is None:
+        local.deadline = state.agenda.at(state.after(RESUME_WINDOW_NS), lambda: _not_returned(state, local))
+
+
+def returned(local: LocalParticipant) -> None:
+    if local.is_active and local.deadline is not None:
+        local.deadline.cancel()
+        local.deadline = None
+
+
+def _not_returned(state: RoomState, local: LocalParticipant) -> None:
+    local.deadline = None
+    if not local.who.is_gone:
+        state.counters["connection_timeout"] += 1
+        remove(state, local.who, Reason.CONNECTION_TIMEOUT)
+
+
+def remove(
+    state: RoomState,
+    who: Participant,
+    reason: Reason,
+    action: Leave.Action = Leave.DISCONNECT,
+) -> None:
+    """Take a member out: its tracks, wishes, connections and session; everybody hears it."""
+    if who.is_gone:
+        return
+    was_active = who.info.state == ACTIVE
+    for track in list(who.tracks.values()):
+        publishing.unpublish(state, track)
+    data_tracks.forget_publisher(state, who)
+    if who.local is not None:
+        _release(state, who.local)
+        end_session(state, who.local, None if reason == Reason.CLIENT_INITIATED else leave_message(reason, action))
+    who.become(DISCONNECTED)
+    who.info.disconnect_reason = reason
+    who.info.version += 1
+    del state.members[who.sid]
+    if state.by_identity.get(who.identity) is who:
+        del state.by_identity[who.identity]
+    state.updates.depart(who)
+    state.taps.tell(ParticipantGone(who.identity, who.sid))
+    state.happened("participant_left" if was_active else "participant_connection_aborted", who)
+
+
+def _release(state: RoomState, local: LocalParticipant) -> None:
+    """Give back everything the member held on this node."""
+    for appointment in (local.deadline, local.offer_deadline):
+        if appointment is not None:
+            appointment.cancel()
+    for wish in list(local.subscriptions.values()):
+        subscribing.end(state, local, wish)
+    data_tracks.forget_subscriber(state, local)
+    local.pending.clear()
+    local.unmatched.clear()
+    state.renegotiations.pop(local.sid, None)
+    for peer in local.peers:
+        state.by_transport.pop(peer.transport, None)
+        state.transports.close(peer.transport)
+
+
+def end_session(state: RoomState, local: LocalParticipant, farewell: rtc.SignalResponse | None) -> None:
+    """Close the WebSocket; a close without a leave makes clients resume."""
+    if local.session is None:
+        return
+    if farewell is not None:
+        state.send(local, farewell)
+    state.sessions.pop(local.session, None)
+    state.emit(EndSession(local.session))
+    local.session = None

@@ -1,0 +1,111 @@
+"""Offers and answers of one member: read, match with what was announced, answer; and our own wish to negotiate.
+
+The negotiation of one connection is serialised because every offer is answered in the turn it arrives (G8).
+"""
+
+from livekit.protocol import models, rtc
+
+from tertulia.protocol.errors import PeerError
+from tertulia.sfu import publishing, subscribing
+from tertulia.sfu.participant import LocalParticipant
+from tertulia.sfu.settings import NEGOTIATION_NS
+from tertulia.sfu.state import RoomState
+
+Reason = rtc.RequestResponse.Reason
+
+
+def on_offer(state: RoomState, local: LocalParticipant, description: rtc.SessionDescription) -> None:
+    """The client's offer: on the single connection, or on the publisher connection of /rtc."""
+    try:
+        offer = local.answerer.read(description.sdp)
+    except PeerError as error:
+        _refuse(state, local, "bad_offer", f"offer: {error}")
+        return
+    publishing.sections_ended(state, local, offer.ended)
+    matched = publishing.match(local, offer.published)
+    local.up.parameters = state.transports.connect(local.up.transport, offer.remote)
+    answer = local.answerer.answer(offer, local.up.parameters)
+    state.plane.set_extensions(local.up.transport, answer.extensions)
+    message = rtc.SessionDescription(
+        type="answer", sdp=answer.sdp, id=description.id, mid_to_track_id=answer.mid_to_track_id
+    )
+    state.send(local, rtc.SignalResponse(answer=message))
+    publishing.settle(state, local, answer.published, matched)
+    if local.single_connection:
+        subscribing.settle(state, local, answer.down, answer.stopped, answer.unsupported)
+    state.renegotiate(local)
+
+
+def on_answer(state: RoomState, local: LocalParticipant, description: rtc.SessionDescription) -> None:
+    """The client's answer to our offer; 0 is the id of clients that do not echo it (wire contract 2.2)."""
+    offerer = local.offerer
+    if offerer is None or not offerer.is_waiting or description.id not in (0, local.offer_id):
+        state.counters["answer_unexpected"] += 1
+        return
+    try:
+        accepted = offerer.accept(description.sdp)
+    except PeerError as error:
+        _refuse(state, local, "bad_answer", f"answer: {error}")
+        return
+    _cancel_deadline(local)
+    local.down.parameters = state.transports.connect(local.down.transport, accepted.remote)
+    state.plane.set_extensions(local.down.transport, accepted.extensions)
+    subscribing.settle(state, local, accepted.down, accepted.stopped, accepted.unsupported)
+    state.renegotiate(local)
+
+
+def _refuse(state: RoomState, local: LocalParticipant, counter: str, text: str) -> None:
+    """Said in words for who reads logs, and as a leave so that the client starts afresh instead of waiting."""
+    state.counters[counter] += 1
+    response = rtc.RequestResponse(reason=Reason.INVALID_REQUEST, message=text[:512])
+    state.send(local, rtc.SignalResponse(request_response=response))
+    state.condemn(local.who, models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
+
+
+def speak(state: RoomState, local: LocalParticipant) -> None:
+    """At the end of a turn: ask a single-connection client for an offer, or make one ourselves."""
+    if local.offerer is not None:
+        if local.offerer.is_due:
+            offer(state, local)
+        return
+    requirement = local.answerer.take_requirement()
+    if requirement is not None:
+        state.send(local, rtc.SignalResponse(media_sections_requirement=requirement))
+
+
+def offer(state: RoomState, local: LocalParticipant) -> None:
+    """Our next offer on the subscriber connection; one in flight."""
+    offerer = local.offerer
+    assert offerer is not None
+    made = offerer.offer(local.down.parameters)
+    local.offer_id += 1
+    message = rtc.SessionDescription(
+        type="offer", sdp=made.sdp, id=local.offer_id, mid_to_track_id=made.mid_to_track_id
+    )
+    state.send(local, rtc.SignalResponse(offer=message))
+    _cancel_deadline(local)
+    local.offer_deadline = state.agenda.at(state.after(NEGOTIATION_NS), lambda: _unanswered(state, local))
+
+
+def restart(state: RoomState, local: LocalParticipant) -> None:
+    """The client resumed: what was in flight may be lost (wire contract 5.6)."""
+    local.answerer.forget_requirement()
+    if local.offerer is not None:
+        if local.offerer.is_waiting:
+            local.offerer.abandon()
+        local.down.parameters = state.transports.restart(local.down.transport)
+        offer(state, local)
+    state.renegotiate(local)
+
+
+def _cancel_deadline(local: LocalParticipant) -> None:
+    if local.offer_deadline is not None:
+        local.offer_deadline.cancel()
+        local.offer_deadline = None
+
+
+def _unanswered(state: RoomState, local: LocalParticipant) -> None:
+    local.offer_deadline = None
+    if local.session is not None and local.offerer is not None and local.offerer.is_waiting:
+        state.counters["negotiation_timeout"] += 1
+        state.condemn(local.who, models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)

@@ -1,0 +1,194 @@
+"""Everything a room knows, and the few verbs every part of it needs: emit, send, mark as changed.
+
+No decisions here: the modules beside this one decide, each over its own part of the state.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from livekit.protocol import models, room, rtc
+
+from tertulia.protocol.ids import NodeId, RoomSid, SessionId, TransportId, mint
+from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
+from tertulia.sfu.agenda import Agenda
+from tertulia.sfu.data import DataState, DataTrack
+from tertulia.sfu.events import Happened, RoomOutput, Send
+from tertulia.sfu.participant import LocalParticipant, Participant
+from tertulia.sfu.plane.api import Plane
+from tertulia.sfu.publication import PublishedTrack
+from tertulia.sfu.quality import Ledger
+from tertulia.sfu.relay import NoRelay, Relay
+from tertulia.sfu.settings import RoomConfig
+from tertulia.sfu.speakers import Speakers
+from tertulia.sfu.subscription import Subscription
+from tertulia.sfu.taps import Taps
+from tertulia.sfu.transport.api import Transports
+from tertulia.sfu.updates import Updates
+
+SIF_TRAILER_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """A member that leaves at the end of this turn."""
+
+    who: Participant
+    reason: models.DisconnectReason
+    action: rtc.LeaveRequest.Action
+
+
+class RoomState:
+    """One room on this node."""
+
+    def __init__(
+        self,
+        options: room.CreateRoomRequest,
+        *,
+        node_id: NodeId,
+        region: str,
+        plane: Plane,
+        transports: Transports,
+        now: Nanos,
+        wall_offset_ns: int,
+        rng: Random,
+        config: RoomConfig,
+    ) -> None:
+        self.options = options
+        self.node_id = node_id
+        self.region = region
+        self.plane = plane
+        self.transports = transports
+        self.relay: Relay = NoRelay()
+        self.now = now
+        self.rng = rng
+        self.config = config
+        self.agenda = Agenda()
+        self.counters: Counter[str] = Counter()
+        self.outputs: deque[RoomOutput] = deque()
+        self.is_closed = False
+        self._wall_offset_ns = wall_offset_ns
+        self.room = models.Room(
+            sid=mint("RM_", rng),
+            name=options.name,
+            empty_timeout=options.empty_timeout or config.empty_timeout_s,
+            departure_timeout=options.departure_timeout or config.departure_timeout_s,
+            max_participants=options.max_participants or config.max_participants,
+            creation_time=self.wall_ns() // SECOND,
+            creation_time_ms=self.wall_ns() // MILLISECOND,
+            enabled_codecs=[models.Codec(mime=mime) for mime in config.enabled_codecs],
+            metadata=options.metadata,
+        )
+        self.sif_trailer = bytes(rng.randrange(1, 256) for _ in range(SIF_TRAILER_BYTES))
+        # who and what, wherever it is
+        self.members: dict[str, Participant] = {}
+        self.by_identity: dict[str, Participant] = {}
+        self.tracks: dict[str, PublishedTrack] = {}
+        self.data_tracks: dict[str, DataTrack] = {}
+        self.nodes: set[NodeId] = set()
+        """The other nodes that hold a replica."""
+        # what is here
+        self.sessions: dict[SessionId, LocalParticipant] = {}
+        self.by_transport: dict[TransportId, LocalParticipant] = {}
+        self.tracks_by_up: dict[int, PublishedTrack] = {}
+        self.downs: dict[int, Subscription] = {}
+        # parts
+        self.updates = Updates()
+        self.speakers = Speakers(config)
+        self.ledger = Ledger()
+        self.data = DataState()
+        self.taps = Taps(plane)
+        self.loudest: tuple[str, ...] = ()
+        """Speakers now, by participant sid."""
+        # what the end of the turn must do
+        self.renegotiations: dict[str, LocalParticipant] = {}
+        self.condemned: list[Condemned] = []
+        self.closing: models.DisconnectReason | None = None
+
+    @property
+    def sid(self) -> RoomSid:
+        return RoomSid(self.room.sid)
+
+    def wall_ns(self) -> int:
+        return self.now + self._wall_offset_ns
+
+    def local_members(self) -> list[LocalParticipant]:
+        return [member.local for member in self.members.values() if member.local is not None]
+
+    # ------------------------------------------------------------------------------------------ out
+
+    def emit(self, output: RoomOutput) -> None:
+        self.outputs.append(output)
+
+    def send(self, local: LocalParticipant, message: rtc.SignalResponse) -> None:
+        """To the member's present session; without one the message is lost, and a resume tells the state anew."""
+        if local.session is None:
+            self.counters["signal_without_session"] += 1
+            return
+        self.emit(Send(local.session, message))
+
+    def broadcast(self, message: rtc.SignalResponse) -> None:
+        for session in self.sessions:
+            self.emit(Send(session, message))
+
+    def happened(self, name: str, who: Participant | None = None, track: models.TrackInfo | None = None) -> None:
+        self.emit(Happened(name, self.info(), _copy_info(who), _copy_track(track)))
+
+    def info(self) -> models.Room:
+        """The room as clients and APIs see it."""
+        info = models.Room()
+        info.CopyFrom(self.room)
+        counted = [member for member in self.members.values() if not member.is_dependent]
+        info.num_participants = len(counted)
+        info.num_publishers = sum(1 for member in counted if member.info.is_publisher)
+        return info
+
+    def set_recording(self, active: bool) -> None:
+        if self.room.active_recording != active:
+            self.room.active_recording = active
+            self.broadcast(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=self.info())))
+
+    # ------------------------------------------------------------------------------------------ marks
+
+    def changed(self, who: Participant, *, to_self: bool = True) -> None:
+        """The public state of a member changed: everybody hears it at the end of the turn."""
+        who.touch()
+        self.updates.mark(who, to_self=to_self)
+
+    def renegotiate(self, local: LocalParticipant) -> None:
+        """Something was asked of the negotiation: it speaks at the end of the turn."""
+        self.renegotiations[local.sid] = local
+
+    def condemn(
+        self,
+        who: Participant,
+        reason: models.DisconnectReason,
+        action: rtc.LeaveRequest.Action = rtc.LeaveRequest.DISCONNECT,
+    ) -> None:
+        """Remove a member at the end of the turn (safe while its state is walked over)."""
+        self.condemned.append(Condemned(who, reason, action))
+
+    def after(self, delay_ns: int) -> Nanos:
+        return Nanos(self.now + delay_ns)
+
+
+def visible(members: Iterable[Participant], to: Participant) -> list[models.ParticipantInfo]:
+    """The members one of them may see, without itself."""
+    return [member.info for member in members if member is not to and not member.is_hidden]
+
+
+def _copy_info(who: Participant | None) -> models.ParticipantInfo | None:
+    if who is None:
+        return None
+    info = models.ParticipantInfo()
+    info.CopyFrom(who.info)
+    return info
+
+
+def _copy_track(track: models.TrackInfo | None) -> models.TrackInfo | None:
+    if track is None:
+        return None
+    info = models.TrackInfo()
+    info.CopyFrom(track)
+    return info
