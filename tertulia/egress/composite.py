@@ -40,6 +40,8 @@ STALL_NS = 5 * SECOND
 UNCHANGED_NS = 1 * SECOND
 """Files get a picture at least so often, also when nothing moves."""
 KEY_FRAME_INTERVAL_S = 4.0
+EXTRA_KEY_NS = 500 * MILLISECOND
+"""Outputs that ask for key frames get no more than this."""
 
 
 class _Shown:
@@ -76,8 +78,8 @@ class Composite:
         self._shown: list[_Shown] = []
         self._dirty = True
         self._last_encoded = -1
-        self._next_key_ns = 0
-        self._key_wanted = True
+        self._next_key_ns = self._last_key_ns = 0
+        self._key_wanted = False
         self._mixer = Mixer()
         self._video: VideoEncoder | None = None
         self._audio: AudioEncoder | None = None
@@ -176,7 +178,7 @@ class Composite:
         begins = self._beginning(now)
         if begins is None:
             return
-        self._epoch = begins
+        self._epoch = self._next_key_ns = self._last_key_ns = begins
         streams: list[StreamSpec] = []
         if self._video is not None:
             streams.append(self._video.spec)
@@ -200,11 +202,12 @@ class Composite:
 
     def _advance(self, until_ns: int, *, shed: bool) -> None:
         assert self._epoch is not None
-        while (at := self._epoch + self._tick * SECOND // self._frame_rate) <= until_ns:
+        half = SECOND // self._frame_rate // 2
+        while (at := self._epoch + self._tick * SECOND // self._frame_rate) <= until_ns - half:
             self._run_orders(at)
             self._mix((at - self._epoch) * SAMPLE_RATE // SECOND)
             if self._canvas is not None:
-                self._show(at, self._canvas)
+                self._show(at + half, self._canvas)  # the picture nearest to the tick, not the last before it
                 self._give_images(at, self._canvas)
                 if self._video is not None:
                     self._maybe_encode(at, shed=shed)
@@ -264,21 +267,25 @@ class Composite:
         if shed and since_ns < UNCHANGED_NS:
             self.tally.pictures_shed += 1
             return
-        key_due = self._key_wanted or at >= self._next_key_ns
-        if not self._dirty and not key_due and not self._plan.constant_rate and since_ns < UNCHANGED_NS:
+        if not self._dirty and not self._key_frame_due(at) and not self._plan.constant_rate and since_ns < UNCHANGED_NS:
             self.tally.pictures_unchanged += 1
             return
         self._encode_picture(self._tick)
+
+    def _key_frame_due(self, at: int) -> bool:
+        """By the schedule, which wishes do not move (segments are cut by it), or because an output waits."""
+        return at >= self._next_key_ns or (self._key_wanted and at - self._last_key_ns >= EXTRA_KEY_NS)
 
     def _encode_picture(self, tick: int) -> None:
         assert self._video is not None
         assert self._canvas is not None
         assert self._epoch is not None
         at = self._epoch + tick * SECOND // self._frame_rate
-        key_frame = self._key_wanted or at >= self._next_key_ns
+        key_frame = self._key_frame_due(at)
         if key_frame:
-            self._key_wanted = False
-            self._next_key_ns = at + self._key_interval_ns
+            self._key_wanted, self._last_key_ns = False, at
+            while self._next_key_ns <= at:
+                self._next_key_ns += self._key_interval_ns
         self._write(self._video.encode(self._canvas.frame, tick, key_frame=key_frame))
         self.tally.pictures_encoded += 1
         self._last_encoded, self._dirty = tick, False

@@ -178,3 +178,7 @@ def _planes(frame: av.VideoFrame) -> list[Any]:
 
 def near(colour: tuple[int, int, int], wanted: tuple[int, int, int], tolerance: int = 12) -> bool:
     return all(abs(a - b) <= tolerance for a, b in zip(colour, wanted, strict=True))
+
+
+def file_size(location: str) -> int:
+    return Path(location).stat().st_size

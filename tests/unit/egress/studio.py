@@ -26,14 +26,15 @@ from tertulia.protocol.tap import (
 )
 
 MTU = 1100
+GOP = 10
 RED, GREEN, BLUE, YELLOW, GREY = (81, 90, 240), (145, 54, 34), (41, 240, 110), (210, 16, 146), (126, 128, 128)
 """YUV, as cameras send them."""
 
 _ENCODERS = {
     "video/VP8": ("libvpx", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "auto-alt-ref": "0"}),
     "video/VP9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
-    "video/H264": ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline"}),
-    "video/AV1": ("libsvtav1", {"preset": "13", "svtav1-params": "pred-struct=1:lookahead=0"}),
+    "video/H264": ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "forced-idr": "1"}),
+    "video/AV1": ("libsvtav1", {"preset": "13", "svtav1-params": "pred-struct=1:lookahead=0:keyint=10"}),
 }
 
 
@@ -56,12 +57,12 @@ def picture(width: int, height: int, colour: tuple[int, int, int], index: int) -
 def video(
     mime: str, width: int, height: int, colour: tuple[int, int, int], frames: int = 30, fps: int = 30
 ) -> list[bytes]:
-    """`frames` encoded pictures, the first a key frame; played round and round."""
+    """`frames` encoded pictures, every tenth a key frame; played round and round, in step with the clock."""
     name, options = _ENCODERS[mime]
     context = av.CodecContext.create(name, "w")
     context.width, context.height, context.pix_fmt = width, height, "yuv420p"
     context.framerate, context.time_base = Fraction(fps), Fraction(1, fps)
-    context.bit_rate, context.gop_size, context.thread_count = 800_000, 1000, 1
+    context.bit_rate, context.gop_size, context.thread_count = 800_000, GOP, 1
     context.options = options
     packets: list[bytes] = []
     for index in range(frames):
@@ -271,7 +272,7 @@ class _Tap:
     height: int
     next_frame: int
     sequence: int
-    loop_at: int = 0
+    wanted_height: int = 0
     lost: int = 0
     clock: SenderClock | None = None
     next_report: int = 0
@@ -371,7 +372,9 @@ class View:
         self.opened.append((track_sid, max_height))
         number, self._next_tap = self._next_tap, self._next_tap + 1
         next_frame = max(0, -(-(self._studio.clock.now - track.start) // track.period_ns))
-        tap = _Tap(track, self._layer(track, max_height), next_frame, 65_500, loop_at=next_frame)
+        next_frame = 0 if next_frame <= 3 else next_frame
+        height = self._layer(track, max_height)
+        tap = _Tap(track, height, next_frame, 65_500, height)
         tap.next_report = Nanos(self._studio.clock.now + 300 * MILLISECOND)
         self.taps[number] = tap
         return number
@@ -379,27 +382,24 @@ class View:
     def resize(self, tap: int, max_height: int | None) -> None:
         of = self.taps[tap]
         self.resized.append((of.track.sid, max_height))
-        height = self._layer(of.track, max_height)
-        if height != of.height:
-            of.height, of.loop_at = height, of.next_frame
+        of.wanted_height = self._layer(of.track, max_height)
 
     def request_key_frame(self, tap: int) -> None:
-        of = self.taps[tap]
-        of.track.key_requests += 1
-        of.loop_at = of.next_frame
+        self.taps[tap].track.key_requests += 1
 
     def take(self, tap: int) -> tuple[list[TapPacket], int]:
         of, now = self.taps[tap], self._studio.clock.now
         track, out = of.track, []
-        frames = track.layers[of.height]
         while (captured := track.start + of.next_frame * track.period_ns) + track.delay_ns <= now:
-            index = (of.next_frame - of.loop_at) % len(frames) if track.kind == models.VIDEO else of.next_frame % 50
+            index = of.next_frame % len(track.layers[of.height])
             timestamp = self._timestamp(track, of.next_frame)
             of.next_frame += 1
             if track.muted:
-                of.loop_at = of.next_frame
                 continue
-            key = index == 0
+            key = index % GOP == 0
+            if key:
+                of.height = of.wanted_height
+            frames = track.layers[of.height]
             parts = payloads(track.mime, frames[index], key=key)
             for number, payload in enumerate(parts):
                 sequence, of.sequence = of.sequence & 0xFFFF, of.sequence + 1

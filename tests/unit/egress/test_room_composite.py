@@ -1,13 +1,13 @@
 """RoomComposite from request to file: right tiles, right times, through what people do in a call."""
 
-import os
 from pathlib import Path
 
 import pytest
-from livekit.protocol import egress
+from livekit.protocol import egress, models
 
-from tests.unit.egress.bench import Bench, near, play
-from tests.unit.egress.studio import BLUE, GREEN, RED, YELLOW, camera, microphone
+from tertulia.protocol.machine import MILLISECOND
+from tests.unit.egress.bench import Bench, file_size, near, play
+from tests.unit.egress.studio import BLUE, GREEN, GREY, RED, YELLOW, camera, microphone
 
 
 def composite(**fields: object) -> egress.RoomCompositeEgressRequest:
@@ -36,7 +36,7 @@ async def test_four_people_in_a_grid(tmp_path: Path) -> None:
     ]
     file = ended.file_results[0]
     assert file.filename == "studio/call.mp4"
-    assert file.size == os.path.getsize(file.location)
+    assert file.size == file_size(file.location)
     played = play(tmp_path / "studio/call.mp4")
     assert played.codecs == ("h264", "aac")
     assert played.size == (1280, 720)
@@ -47,3 +47,167 @@ async def test_four_people_in_a_grid(tmp_path: Path) -> None:
         assert near(played.colour_at(2.6, x, y), colour)
     assert near(played.colour_at(2.6, 640, 360), (16, 128, 128))
     assert set(played.pitch(2.5, 2.9)) >= {400, 700, 1000, 1300}
+
+
+async def test_lips_and_voice_stay_together(tmp_path: Path) -> None:
+    """Video comes 150 ms later than sound, 2 % is lost, clocks drift apart from ours; reports put it right."""
+    bench = Bench(tmp_path)
+    bench.studio.join(
+        "anna",
+        camera("TR_v", RED, delay_ns=170 * MILLISECOND, loss=0.02, first_timestamp=0xFFFF_0000),
+        microphone("TR_a", 440, delay_ns=20 * MILLISECOND, loss=0.02, first_timestamp=77),
+    )
+    info = await bench.service.start_room_composite(composite())
+    await bench.run(12)
+    await bench.stop(info.egress_id)
+    played = play(tmp_path / "studio/call.mp4")
+    flashes, beeps = played.flashes(640, 200), played.beeps()
+    assert len(beeps) >= 9
+    pairs = [min((flash - beep for beep in beeps), key=abs) for flash in flashes if flash > 2.0]
+    assert len(pairs) >= 5
+    assert all(abs(offset) <= 0.060 for offset in pairs), pairs
+    assert played.duration == pytest.approx(12.0, abs=0.3)
+
+
+async def test_somebody_leaves_and_comes_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.studio.join("anna", camera("TR_1", RED), microphone("TR_a1", 400))
+    ben = bench.studio.join("ben", camera("TR_2", GREEN), microphone("TR_a2", 900))
+    info = await bench.service.start_room_composite(composite())
+    await bench.run(3)
+    bench.studio.leave(ben)
+    await bench.run(3)
+    bench.studio.join("ben", camera("TR_3", BLUE), microphone("TR_a3", 1500))
+    await bench.run(3)
+    ended = await bench.stop(info.egress_id)
+    assert ended.status == egress.EGRESS_COMPLETE
+    played = play(tmp_path / "studio/call.mp4")
+    assert played.duration == pytest.approx(9.0, abs=0.3)
+    assert near(played.colour_at(2.5, 300, 300), RED)
+    assert near(played.colour_at(2.5, 960, 300), GREEN)
+    assert near(played.colour_at(4.5, 960, 100), RED)  # alone: the whole picture
+    assert near(played.colour_at(8.5, 300, 300), RED)
+    assert near(played.colour_at(8.5, 960, 300), BLUE)
+    assert 900 in played.pitch(2.3, 2.8)
+    assert played.pitch(4.3, 4.8) == [400]
+    assert 1500 in played.pitch(7.3, 7.8)
+
+
+async def test_a_camera_is_switched_off_and_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    anna = bench.studio.join("anna", camera("TR_1", RED))
+    bench.studio.join("ben", camera("TR_2", GREEN))
+    info = await bench.service.start_room_composite(composite(video_only=True, layout="grid-light"))
+    await bench.run(2.5)
+    bench.studio.mute(anna, "TR_1")
+    await bench.run(2.5)
+    bench.studio.mute(anna, "TR_1", False)
+    await bench.run(2.5)
+    await bench.stop(info.egress_id)
+    played = play(tmp_path / "studio/call.mp4")
+    assert played.codecs == ("h264",)
+    assert near(played.colour_at(2.3, 300, 300), RED)
+    assert near(played.colour_at(4.5, 20, 200), (208, 128, 128))  # the placeholder's tile
+    assert near(played.colour_at(4.5, 960, 300), GREEN)
+    assert near(played.colour_at(7.2, 300, 300), RED)
+    assert near(played.colour_at(7.2, 640, 360), (235, 128, 128))  # light: between the tiles it is white
+
+
+async def test_the_speaker_has_the_large_tile(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    people = [
+        bench.studio.join(f"p{i}", camera(f"TR_{i}", colour, size=(1280, 720), heights=(180, 360, 720)))
+        for i, colour in enumerate((RED, GREEN, BLUE))
+    ]
+    info = await bench.service.start_room_composite(composite(layout="speaker", video_only=True))
+    view = bench.studio.views[-1]
+    bench.studio.speak(people[0])
+    await bench.run(2.5)
+    assert dict(view.opened) == {"TR_0": 720, "TR_1": 180, "TR_2": 180}
+    bench.studio.speak(people[2])
+    await bench.run(2.5)
+    assert dict(view.resized) == {"TR_0": 180, "TR_2": 720}
+    await bench.service.update_layout(egress.UpdateLayoutRequest(egress_id=info.egress_id, layout="grid"))
+    await bench.run(2.5)
+    ended = await bench.stop(info.egress_id)
+    assert ended.room_composite.layout == "grid"
+    played = play(tmp_path / "studio/call.mp4")
+    assert near(played.colour_at(2.3, 800, 360), RED)
+    assert near(played.colour_at(2.3, 110, 60), GREEN)
+    assert near(played.colour_at(4.7, 800, 360), BLUE)
+    assert near(played.colour_at(7.2, 640, 500), BLUE) or near(played.colour_at(7.2, 640, 500), GREEN)
+    assert near(played.colour_at(7.2, 20, 700), (16, 128, 128))
+
+
+async def test_a_shared_screen_comes_first_and_is_shown_whole(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    anna = bench.studio.join("anna", camera("TR_1", RED))
+    info = await bench.service.start_room_composite(composite(video_only=True))
+    await bench.run(2.4)
+    bench.studio.publish(anna, camera("TR_s", GREY, size=(640, 640), heights=(640,), source=models.SCREEN_SHARE))
+    await bench.run(2.4)
+    await bench.stop(info.egress_id)
+    played = play(tmp_path / "studio/call.mp4")
+    assert near(played.colour_at(2.2, 640, 360), RED)
+    assert near(played.colour_at(4.5, 740, 360), GREY)
+    assert near(played.colour_at(4.5, 240, 360), (16, 128, 128))  # beside the square screen
+    assert near(played.colour_at(4.5, 110, 60), RED)
+
+
+async def test_sound_only_goes_to_ogg(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.studio.join("anna", camera("TR_v", RED), microphone("TR_a", 500))
+    bench.studio.join("bot", microphone("TR_b", 1100), kind=models.ParticipantInfo.Kind.AGENT)
+    request = composite(
+        audio_only=True, audio_mixing=egress.DUAL_CHANNEL_AGENT, file_outputs=[egress.EncodedFileOutput(filepath="a/")]
+    )
+    info = await bench.service.start_room_composite(request)
+    await bench.run(3)
+    ended = await bench.stop(info.egress_id)
+    name = ended.file_results[0].filename
+    assert name.startswith("a/studio-20")
+    assert name.endswith(".ogg")
+    played = play(tmp_path / name)
+    assert played.codecs == ("libopus",) or played.codecs == ("opus",)
+    assert played.duration == pytest.approx(3.0, abs=0.3)
+    assert set(played.pitch(1.2, 1.8)) == {500, 1100}
+
+
+async def test_upright_and_at_other_rates(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.studio.join("anna", camera("TR_1", RED))
+    bench.studio.join("ben", camera("TR_2", GREEN), microphone("TR_a", 440))
+    request = composite(
+        advanced=egress.EncodingOptions(
+            width=360, height=640, framerate=15, audio_frequency=32000, video_codec=models.H264_BASELINE
+        )
+    )
+    info = await bench.service.start_room_composite(request)
+    await bench.run(3)
+    await bench.stop(info.egress_id)
+    played = play(tmp_path / "studio/call.mp4")
+    assert played.size == (360, 640)
+    assert near(played.colour_at(2.6, 180, 150), RED)
+    assert near(played.colour_at(2.6, 180, 500), GREEN)
+    assert 40 <= len(played.times) <= 46
+    assert played.pitch(1.3, 1.8) == [440]
+
+
+async def test_pictures_and_segments_beside_the_file(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.studio.join("anna", camera("TR_1", RED), microphone("TR_a", 440))
+    request = composite(
+        segment_outputs=[egress.SegmentedFileOutput(playlist_name="hls/{room_name}.m3u8", segment_duration=2)],
+        image_outputs=[egress.ImageOutput(filename_prefix="img/shot", capture_interval=1, width=320, height=180)],
+    )
+    info = await bench.service.start_room_composite(request)
+    await bench.run(5)
+    ended = await bench.stop(info.egress_id)
+    assert (ended.status, ended.error) == (egress.EGRESS_COMPLETE, "")
+    assert ended.segment_results[0].segment_count == 3
+    assert ended.image_results[0].image_count >= 4
+    first = play(tmp_path / "hls/studio_00000.ts")
+    assert first.size == (1280, 720)
+    assert len(first.times) == 60
+    assert play(tmp_path / "img/shot_00001.jpeg").size == (320, 180)
+    assert (tmp_path / f"studio/{info.egress_id}.json").exists()
