@@ -4,8 +4,6 @@ VP8 RFC 7741 4.2-4.3, VP9 RFC 9628 4.2 (not SVC), H.264 RFC 6184 5.6-5.8 (single
 AV1 RTP 1.0 4.4 (N bit). Audio and unknown codecs: every packet is a switching point. Nothing here trusts a length.
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -13,6 +11,7 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, rd16
+    from tertulia.sfu.plane.rows import Seen
     from tertulia.sfu.plane.words import (
         C_AV1,
         C_H264,
@@ -24,9 +23,6 @@ if not cython.compiled:
         F_START,
         F_SYNC,
     )
-
-if TYPE_CHECKING:
-    from tertulia.sfu.plane.rows import Seen
 
 
 def look(s: "Seen", codec: int, p: "Bytes", o: int, end: int) -> None:

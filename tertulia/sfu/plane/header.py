@@ -1,7 +1,5 @@
 """The RTP header of an incoming packet: lengths checked, extensions found (RFC 3550 5.1, RFC 8285)."""
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -9,10 +7,8 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, rd16
-    from tertulia.sfu.plane.words import F_MARKER, F_PADDING, X_KINDS
-
-if TYPE_CHECKING:
     from tertulia.sfu.plane.rows import Seen, Transport
+    from tertulia.sfu.plane.words import F_MARKER, F_PADDING, X_KINDS
 
 
 def measure(s: "Seen", t: "Transport", p: "Bytes", n: int) -> int:

@@ -4,8 +4,6 @@ SSRC table first (named, or one of at most 32 unnamed), then the header, transpo
 (RFC 4588), sequence numbers checked (RFC 3550 A.1), the packet stored once, its track marked as ready to fan out.
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -16,6 +14,7 @@ if not cython.compiled:
     from tertulia.sfu.plane.codecs import look
     from tertulia.sfu.plane.header import measure
     from tertulia.sfu.plane.repair import found, miss
+    from tertulia.sfu.plane.rows import Engine, Seen, Transport, Up
     from tertulia.sfu.plane.statistics import clocked, wide
     from tertulia.sfu.plane.template import kept, store
     from tertulia.sfu.plane.twcc import arrived
@@ -23,6 +22,7 @@ if not cython.compiled:
         C_H264,
         C_H265,
         C_OPUS,
+        C_OTHER,
         C_RED,
         D_DUPLICATE,
         D_MALFORMED,
@@ -51,9 +51,6 @@ if not cython.compiled:
         X_RRID,
         X_TWCC,
     )
-
-if TYPE_CHECKING:
-    from tertulia.sfu.plane.rows import Engine, Seen, Transport, Up
 
 SECOND_NS = 1_000_000_000
 RATE_BASE = 4000
@@ -344,7 +341,7 @@ def judge(e: "Engine", u: "Up", p: "Bytes", timestamp: int, fresh: int) -> None:
         elif u.parameters_seen:
             # a stream that sends parameter sets is entered at them, not at the picture behind them
             s.flags &= ~F_KEY
-    if codec in (C_OPUS, C_RED) or s.at[X_AUDIO_LEVEL] >= 0:
+    if codec in (C_OPUS, C_RED, C_OTHER):
         loudness(e, u, p)
     elif s.flags & F_KEY and s.end > s.payload:
         u.key_wanted = 0

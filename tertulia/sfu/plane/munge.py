@@ -6,8 +6,6 @@ offset; what was left out on purpose leaves no gap, what was lost does. Timestam
 sender reports (RFC 3550 6.4.1), else by the time that passed, and never go back.
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -15,6 +13,7 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import s16, s32, s64, u32
+    from tertulia.sfu.plane.rows import Down, Engine, Up
     from tertulia.sfu.plane.words import (
         C_VP8,
         C_VP9,
@@ -30,9 +29,6 @@ if not cython.compiled:
         R_SWITCHED,
         RANGES,
     )
-
-if TYPE_CHECKING:
-    from tertulia.sfu.plane.rows import Down, Engine, Up
 
 BRIDGE_TOLERANCE_NS = 1_000_000_000
 """Sender reports that disagree with the time that passed by more than this are not believed."""

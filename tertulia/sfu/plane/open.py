@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 from tertulia.sfu.plane.api import LivePlane, SimulatedPlane
 from tertulia.sfu.plane.simulated import Simulated
+from tertulia.sfu.plane.srtp import NoPointers
 from tertulia.sfu.plane.threaded import Threaded
 
 Life = Literal["auto", "compiled", "interpreted"]
@@ -40,7 +41,15 @@ def open_plane(
 
 def native_plane(ports: Sequence[Sequence[socket.socket]], rng: Random) -> LivePlane:
     """The compiled life, or PlaneUnavailable with the reason."""
-    raise PlaneUnavailable("the compiled data plane was not built")
+    try:
+        from tertulia.sfu.plane import compiled_life
+    except ImportError as error:
+        raise PlaneUnavailable(f"the compiled data plane is not installed ({error})") from error
+    try:
+        compiled_life.self_test()
+    except (compiled_life.SelfTestFailed, NoPointers) as error:
+        raise PlaneUnavailable(f"the compiled data plane cannot be used: {error}") from error
+    return compiled_life.Compiled(ports, rng)
 
 
 def simulated_plane(rng: Random) -> SimulatedPlane:

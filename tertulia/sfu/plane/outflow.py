@@ -4,8 +4,6 @@ A row gets all packets of a batch before the next row is served, so that equal o
 GSO message. The fan-out stops when the plumbing has no room and goes on where it stopped.
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -14,6 +12,7 @@ except ImportError:
 if not cython.compiled:
     from tertulia.sfu.plane.intake import arm
     from tertulia.sfu.plane.munge import select, sent
+    from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up
     from tertulia.sfu.plane.statistics import picture_loss
     from tertulia.sfu.plane.template import build, kept
     from tertulia.sfu.plane.words import (
@@ -30,9 +29,6 @@ if not cython.compiled:
         T_PLIS_OUT,
         T_RETRANSMITTED,
     )
-
-if TYPE_CHECKING:
-    from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up
 
 KEY_FRAME_NS = 1_000_000_000
 """Shortest time between two requests for a layer; half of it for the lowest."""

@@ -1,7 +1,5 @@
 """Asking publishers again for what is missing (RFC 4585 6.2.1): five tries, by round trip, at most 250 at a time."""
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -9,10 +7,8 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, wr16, wr32
-    from tertulia.sfu.plane.words import NACK_TRIES, NACKS
-
-if TYPE_CHECKING:
     from tertulia.sfu.plane.rows import Up
+    from tertulia.sfu.plane.words import NACK_TRIES, NACKS
 
 SHORTEST_NS = 20_000_000
 LONGEST_NS = 400_000_000

@@ -3,8 +3,6 @@
 Handled here: SR, RR, NACK, PLI, FIR, REMB, transport-cc. BYE, APP and XR go to the control side as they are.
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -14,6 +12,7 @@ if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, copy, rd16, rd32, rd64
     from tertulia.sfu.plane.intake import arm, find_ssrc
     from tertulia.sfu.plane.outflow import resend, want_layer
+    from tertulia.sfu.plane.rows import Down, Engine, Transport
     from tertulia.sfu.plane.statistics import remb, reported
     from tertulia.sfu.plane.twcc import receive
     from tertulia.sfu.plane.words import (
@@ -26,9 +25,6 @@ if not cython.compiled:
         S_UP,
         T_PLIS_IN,
     )
-
-if TYPE_CHECKING:
-    from tertulia.sfu.plane.rows import Down, Engine, Transport
 
 SUMMARY_NS = 50_000_000
 

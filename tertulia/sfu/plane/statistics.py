@@ -1,7 +1,5 @@
 """Reception figures and the reports made of them (RFC 3550 6.4, A.3, A.8; PLI RFC 4585 6.3.1)."""
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -10,8 +8,6 @@ except ImportError:
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, rd16, rd24, rd32, s32, u32, wr16, wr24, wr32, wr64
     from tertulia.sfu.plane.munge import ticks
-
-if TYPE_CHECKING:
     from tertulia.sfu.plane.rows import Down, Up
 
 SECOND_NS = 1_000_000_000

@@ -1,7 +1,5 @@
 """Rows in and out of the engine's tables. The plumbing has made sure that every list has room for one more."""
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -9,13 +7,14 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.intake import arm, find_ssrc, forget_at
-    from tertulia.sfu.plane.words import S_UNBOUND, S_UP
-
-if TYPE_CHECKING:
     from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up
+    from tertulia.sfu.plane.words import S_UNBOUND, S_UP
 
 
 def add_transport(e: "Engine", t: "Transport") -> None:
+    # budgets begin full, whatever the clock says
+    t.tokens_at = -1_000_000_000
+    t.resend_at = -1_000_000_000
     e.transports[e.n_transports] = t
     e.n_transports += 1
 

@@ -6,8 +6,6 @@ header with the subscriber's own numbers and extension ids (RFC 8285), RTX head 
 VP8 picture numbers replaced (RFC 7741 4.2).
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -15,6 +13,7 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, copy, u32, wr16, wr24, wr32
+    from tertulia.sfu.plane.rows import Down, Engine, Seen, Transport, Up
     from tertulia.sfu.plane.words import (
         F_MARKER,
         F_PICTURE_WIDE,
@@ -26,9 +25,6 @@ if not cython.compiled:
         X_TIMING,
         X_TWCC,
     )
-
-if TYPE_CHECKING:
-    from tertulia.sfu.plane.rows import Down, Engine, Seen, Transport, Up
 
 
 def store(u: "Up", s: "Seen", p: "Bytes", number: int, timestamp: int, now: int) -> int:

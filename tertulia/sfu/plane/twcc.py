@@ -5,8 +5,6 @@ bytes and packets acknowledged, packets lost, and one (send delta, arrival delta
 within 5 ms.
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -14,10 +12,8 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, rd16, rd24, s16, s32, wr16, wr24, wr32
-    from tertulia.sfu.plane.words import ARRIVALS, GROUPS, SENT
-
-if TYPE_CHECKING:
     from tertulia.sfu.plane.rows import Engine, Transport
+    from tertulia.sfu.plane.words import ARRIVALS, GROUPS, SENT
 
 TICK_NS = 250_000
 REFERENCE_NS = 64_000_000

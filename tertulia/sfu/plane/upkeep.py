@@ -3,8 +3,6 @@
 `tick` does everything that is due and says when it wants to be called again.
 """
 
-from typing import TYPE_CHECKING
-
 try:
     import cython  # type: ignore[import-untyped]
 except ImportError:
@@ -15,12 +13,10 @@ if not cython.compiled:
     from tertulia.sfu.plane.intake import arm
     from tertulia.sfu.plane.outflow import ask_key_frame
     from tertulia.sfu.plane.repair import ask, next_due
+    from tertulia.sfu.plane.rows import Down, Engine, Transport, Up
     from tertulia.sfu.plane.statistics import receiver_report, report_block, sender_report
     from tertulia.sfu.plane.twcc import feedback
     from tertulia.sfu.plane.words import E_RTCP, R_FEEDBACK, S_UP, T_NACKS_OUT
-
-if TYPE_CHECKING:
-    from tertulia.sfu.plane.rows import Down, Engine, Transport, Up
 
 RECEIVER_REPORT_NS = 1_000_000_000
 SENDER_REPORT_NS = 2_000_000_000

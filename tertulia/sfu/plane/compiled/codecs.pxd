@@ -1,8 +1,10 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tertulia.sfu.plane.compiled.bits cimport rd16
 from tertulia.sfu.plane.compiled.rows cimport Seen
+from tertulia.sfu.plane.compiled.rows cimport Down, Engine, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
+
 
 cdef void look(Seen* s, int codec, const uint8_t* p, int o, int end) noexcept nogil
 cdef void look_vp8(Seen* s, const uint8_t* p, int o, int end) noexcept nogil
