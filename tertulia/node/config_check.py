@@ -26,7 +26,7 @@ def check(config: Config, tree: Branch) -> list[Problem]:
 
 def place(tree: Branch, key: str) -> Where:
     """Where this key stands, or the nearest section that does."""
-    where, branch = tree.where, tree
+    where, branch = Where(tree.where.source), tree
     for name in key.split("."):
         if name not in branch.keys:
             break
@@ -35,7 +35,7 @@ def place(tree: Branch, key: str) -> Where:
         if not isinstance(below, Branch):
             break
         branch = below
-    return where if where != tree.where else Where(tree.where.source)
+    return where
 
 
 def _keys(config: Config) -> Iterator[Finding]:

@@ -69,11 +69,18 @@ def pages_app(config: Config, make_token: MakeToken | None = None, *, dist: Path
         routes += [
             Route("/", _page(dist, "index.html")),
             Route("/check", _page(dist, "check.html")),
-            Mount("/assets", StaticFiles(directory=dist / "assets", check_dir=False)),
+            Mount("/assets", _Assets(directory=dist / "assets", check_dir=False)),
         ]
     if config.development:
         routes.append(Route("/dev/token", _token_endpoint(make_token or signed_with(config.keys))))
     return _Strict(Starlette(routes=routes, exception_handlers={HTTPException: _plain_error, 500: _server_error}))
+
+
+class _Assets(StaticFiles):
+    """The bundle; it may be built, or missing, while the server runs."""
+
+    async def check_config(self) -> None:
+        return None
 
 
 def signed_with(keys: Mapping[str, str]) -> MakeToken:
