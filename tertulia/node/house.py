@@ -20,6 +20,7 @@ from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import NodeId, SessionId, TransportId
 from tertulia.protocol.machine import Nanos
 from tertulia.protocol.signing import refresh_token
+from tertulia.protocol.tap import TapRoom
 from tertulia.sfu.events import (
     Closed,
     EndSession,
@@ -119,8 +120,10 @@ class House:
         self.draining = False
         self.reasons: Callable[[], tuple[str, ...]] = tuple
         """Why this node is not ready, as its other parts see it."""
-        self.services: dict[str, Callable[[Command], Awaitable[Message]]] = {}
-        """Twirp services beside RoomService."""
+        self.services: dict[str, Callable[[str, Message], Awaitable[Message]]] = {}
+        """Twirp services beside RoomService: (method, request) -> answer."""
+        self.created: list[Callable[[Seat], Awaitable[None]]] = []
+        """Who acts on a new room: automatic egress. RequestError here refuses CreateRoom."""
         self.render_metrics: Callable[[], bytes] = bytes
 
     # ------------------------------------------------------------------------------------------ joining
@@ -145,6 +148,7 @@ class House:
         if seat is None:
             self._check_may_create(attempt)
             seat = self.open_room(self._creation(attempt))
+            await self._tell_created(seat)
         seat.room.admit(attempt.claims)
         self._enter(seat, attempt.session, outlet)
         seat.driver.handle(
@@ -236,6 +240,10 @@ class House:
         self._by_sid[seat.room.sid] = seat
         seat.driver.drain()
         return seat
+
+    def tap(self, seat: Seat) -> TapRoom:
+        """A view of the room for one egress job."""
+        return seat.room.tap()
 
     def on_output(self, seat: Seat, output: RoomOutput) -> None:
         """Carry one output of a room to where it goes."""
@@ -331,10 +339,10 @@ class House:
             serve = self.services.get(command.service)
             if serve is None:
                 raise RequestError("unimplemented", f"{command.service} is not served by this node")
-            return await serve(command)
+            return await serve(command.method, command.request)
         request = command.request
         if isinstance(request, room.CreateRoomRequest):
-            return self._create_room(request)
+            return await self._create_room(request)
         if isinstance(request, room.ListRoomsRequest):
             names = set(request.names)
             return room.ListRoomsResponse(
@@ -342,11 +350,21 @@ class House:
             )
         return self._room_command(command.method, request)
 
-    def _create_room(self, request: room.CreateRoomRequest) -> models.Room:
+    async def _create_room(self, request: room.CreateRoomRequest) -> models.Room:
         if not request.name:
             raise RequestError("invalid_argument", "name is required")
-        seat = self.seats.get(request.name) or self.open_room(request)
+        if (seat := self.seats.get(request.name)) is None:
+            seat = self.open_room(request)
+            await self._tell_created(seat)
         return seat.room.info()
+
+    async def _tell_created(self, seat: Seat) -> None:
+        for listener in self.created:
+            try:
+                await listener(seat)
+            except RequestError as error:
+                self.counters["room_creation_refused"] += 1
+                log.warning("room.automatic_egress_refused", room=seat.name, error=error.message)
 
     def _room_command(self, method: str, request: Message) -> Message:
         seat = self.seats.get(request.room)  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import secrets
 import signal
@@ -20,6 +21,7 @@ from tertulia.node.house import House
 from tertulia.node.logs import configure
 from tertulia.node.metrics import Metrics, metrics_app
 from tertulia.node.pages import pages_app
+from tertulia.node.recording import Recording
 from tertulia.node.snapshot import snapshot
 from tertulia.node.sockets import PortTaken, bind_ports, local_addresses
 from tertulia.protocol.ids import NodeId, mint
@@ -92,9 +94,12 @@ class Node:
         async with contextlib.AsyncExitStack() as stack:
             await self._start_media(stack)
             await self._start_webhooks(stack)
+            await self._start_egress(stack)
             await self._start_door(stack)
             probe = asyncio.create_task(self.health.probe())
             stack.callback(probe.cancel)
+            gc.collect()
+            gc.freeze()  # what start-up made stays: later collections look at calls only, and so run often and short
             log.info("node.ready", node=self.id, version=__version__, plane=self.plane.life)
             yield self
             self.house.stop()
@@ -145,6 +150,12 @@ class Node:
         self.house.happened.append(
             lambda seat, event: self.webhooks.notify(room_event(event.name, event.room, event.participant, event.track))
         )
+
+    async def _start_egress(self, stack: contextlib.AsyncExitStack) -> None:
+        if "egress" not in self.config.node.roles:
+            return
+        self.recording = Recording(self.house, self.config, self.rng, self.webhooks.notify)
+        stack.push_async_callback(self.recording.close)
 
     async def _start_door(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config

@@ -1,5 +1,6 @@
 """The numbers of this node under their metric names, read when somebody asks."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ def snapshot(node: "Node") -> Snapshot:
         "packet_loss_rate": {("incoming",): lost / sent if sent else 0.0},
         "forwarded_rtp_total": sent,
         "drops_total": drops,
+        "plane_total": {(name,): count for name, count in plane.items() if not name.startswith("drop_")},
+        "tasks": len(asyncio.all_tasks()),
         "transport_total": {(name,): count for name, count in house.hub.totals().items()},
         "house_total": {(name,): count for name, count in house.counters.items()},
         "rooms_limits_total": {(name,): count for name, count in rooms.items()},

@@ -38,6 +38,9 @@ class Media:
 
 class Client:
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
         self.room = rtc.Room()
         self.media: dict[str, Media] = {}
         self.data: list[dict[str, Any]] = []
@@ -204,6 +207,12 @@ class Client:
             media.frames, media.max_gap_s, media.last = 0, 0.0, None
         self.sent = 0
         self.data.clear()
+
+    async def renew(self) -> None:
+        """Forget everything; a fresh room object for the next connect."""
+        for task in self.tasks:
+            task.cancel()
+        self.begin()
 
     async def leave(self) -> None:
         await self.room.disconnect()

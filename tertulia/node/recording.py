@@ -1,0 +1,152 @@
+"""Egress in the house: its configuration, its view of rooms, its Twirp methods, its webhooks and automatic starts."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from google.protobuf.message import Message
+from livekit.protocol import egress, webhook
+
+from tertulia.node.config import Config, Storage
+from tertulia.node.driver import monotonic
+from tertulia.protocol.errors import RequestError
+from tertulia.protocol.ids import mint
+from tertulia.protocol.tap import TapRoom
+
+if TYPE_CHECKING:
+    from tertulia.egress.api import EgressConfig
+    from tertulia.egress.service import EgressService
+    from tertulia.node.house import House, Seat
+
+log = structlog.get_logger()
+
+ACTIVE_STATES = (egress.EGRESS_STARTING, egress.EGRESS_ACTIVE, egress.EGRESS_ENDING)
+
+
+def egress_config(config: Config) -> "EgressConfig":
+    """The operator's words in those of egress."""
+    from tertulia.egress.api import EgressConfig
+    from tertulia.egress.outputs.addresses import AddressRules
+
+    about = config.egress
+    limits = about.session_limits
+    return EgressConfig(
+        root=Path(about.output_roots[0] if about.output_roots else "recordings"),
+        storage=storage(about.storage),
+        backup=storage(about.backup),
+        allow_local_storage=not about.disallow_local_storage,
+        addresses=AddressRules(allow_private=about.allow_private_addresses),
+        max_cpu_utilization=about.max_cpu_utilization,
+        jobs_limit=about.max_jobs or 100,
+        file_max_duration_s=limits.file_output_max_duration.s,
+        stream_max_duration_s=limits.stream_output_max_duration.s,
+        segment_max_duration_s=limits.segment_output_max_duration.s,
+        image_max_duration_s=limits.image_output_max_duration.s,
+    )
+
+
+def storage(about: Storage) -> egress.StorageConfig | None:
+    """LiveKit's message for one storage; None when nothing is configured."""
+    if about.s3.bucket:
+        s3 = about.s3
+        return egress.StorageConfig(
+            s3=egress.S3Upload(
+                access_key=str(s3.access_key),
+                secret=str(s3.secret),
+                session_token=str(s3.session_token),
+                region=s3.region,
+                endpoint=s3.endpoint,
+                bucket=s3.bucket,
+                force_path_style=s3.force_path_style,
+            )
+        )
+    if about.gcp.bucket:
+        return egress.StorageConfig(
+            gcp=egress.GCPUpload(bucket=about.gcp.bucket, credentials=str(about.gcp.credentials_json))
+        )
+    if about.azure.container_name:
+        azure = about.azure
+        return egress.StorageConfig(
+            azure=egress.AzureBlobUpload(
+                account_name=azure.account_name,
+                account_key=str(azure.account_key),
+                container_name=azure.container_name,
+            )
+        )
+    return None
+
+
+class Recording:
+    """The egress of one node, joined to its house."""
+
+    def __init__(
+        self, house: "House", config: Config, rng: Random, notify: Callable[[webhook.WebhookEvent], None]
+    ) -> None:
+        from tertulia.egress.service import EgressService
+
+        self._house = house
+        self._notify = notify
+        self._recorded: set[str] = set()
+        """Egress ids counted as a recording of their room."""
+        self.service: EgressService = EgressService(
+            self._view,
+            egress_config(config),
+            on_update=self._on_update,
+            new_id=lambda: mint("EG_", rng),
+            clock=monotonic,
+            wall_ns=lambda: monotonic() + house.wall_offset_ns,
+        )
+        service = self.service
+        self._methods: Mapping[str, Callable[[Any], Awaitable[Message]]] = {
+            "StartRoomCompositeEgress": service.start_room_composite,
+            "StartParticipantEgress": service.start_participant,
+            "StartTrackCompositeEgress": service.start_track_composite,
+            "StartTrackEgress": service.start_track,
+            "StartWebEgress": service.start,
+            "UpdateLayout": service.update_layout,
+            "UpdateStream": service.update_stream,
+            "ListEgress": service.list,
+            "StopEgress": service.stop,
+        }
+        house.services["Egress"] = self.serve
+        house.created.append(self._on_created)
+
+    async def serve(self, method: str, request: Message) -> Message:
+        """One call of the Twirp service `Egress`."""
+        if (call := self._methods.get(method)) is None:
+            raise RequestError("unimplemented", f"{method} is not served by this node")
+        return await call(request)
+
+    async def close(self) -> None:
+        await self.service.close()
+
+    def _view(self, name: str) -> TapRoom:
+        seat = self._house.seats.get(name)
+        if seat is None:
+            raise RequestError("not_found", "requested room does not exist")
+        return self._house.tap(seat)
+
+    async def _on_created(self, seat: "Seat") -> None:
+        """CreateRoom's (or the token's) egress block."""
+        if seat.created.HasField("egress"):
+            await self.service.start_automatic(seat.room.info(), seat.created.egress)
+
+    def _on_update(self, info: egress.EgressInfo) -> None:
+        from tertulia.egress.job import webhook_event
+
+        self._notify(webhook.WebhookEvent(event=webhook_event(info), egress_info=info))
+        self._show(info)
+
+    def _show(self, info: egress.EgressInfo) -> None:
+        """Room.active_recording follows recordings of the whole room."""
+        running = info.status in ACTIVE_STATES and info.HasField("room_composite")
+        if running == (info.egress_id in self._recorded):
+            return
+        if running:
+            self._recorded.add(info.egress_id)
+        else:
+            self._recorded.discard(info.egress_id)
+        if (seat := self._house.seats.get(info.room_name)) is not None:
+            seat.driver.run(lambda now: seat.room.set_recording(now, running))
