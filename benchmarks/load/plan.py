@@ -44,7 +44,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One scenario against one server. `steps` are sizes: subscribers, members of a meeting, rooms or joins a second."""
+    """One scenario against one server. `steps` are sizes: subscribers, members of a meeting, rooms, joins a second."""
 
     scenario: str
     steps: tuple[int, ...]
