@@ -14,8 +14,10 @@ SECRET = "a-secret-of-tests-that-is-long-enough"
 KEYS = f"keys:\n  testkey: {SECRET}\n"
 
 
-def read(body: str = "", *flags: Flag, env: dict[str, str] | None = None, dev: bool = False, **more: bool) -> Loaded:
-    return load(Sources(body=body, flags=flags, environment=env or {}, dev=dev, **more))
+def read(
+    body: str = "", *flags: Flag, env: dict[str, str] | None = None, dev: bool = False, strict: bool = True
+) -> Loaded:
+    return load(Sources(body=body, flags=flags, environment=env or {}, dev=dev, strict=strict))
 
 
 def problems(body: str, *flags: Flag, env: dict[str, str] | None = None, dev: bool = False) -> list[str]:
@@ -34,7 +36,8 @@ def test_a_livekit_file_is_taken_as_it_is() -> None:
     loaded = read(
         KEYS + "port: 7880\nredis:\n  address: redis:6379\nrtc:\n  port_range_start: 50000\n  port_range_end: 60000\n"
         "  tcp_port: 7881\n  use_external_ip: true\nlogging:\n  level: warn\nroom:\n  empty_timeout: 10\n"
-        "  enabled_codecs:\n    - mime: audio/opus\n    - mime: video/vp8\nturn:\n  enabled: true\n  domain: t.example.org\n"
+        "  enabled_codecs:\n    - mime: audio/opus\n    - mime: video/vp8\n"
+        "turn:\n  enabled: true\n  domain: t.example.org\n"
         "video:\n  dynacast_pause_delay: 1m30s\nnode_selector:\n  kind: sysload\n  sysload_limit: 0.7\n"
     )
     config = loaded.config

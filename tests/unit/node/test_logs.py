@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -14,21 +15,18 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
 
 
 @pytest.fixture
-def lines(request: pytest.FixtureRequest) -> io.StringIO:
+def lines() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     logs.configure(Logging(level="debug"), stream=stream)
 
-    def restore() -> None:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        structlog.reset_defaults()
-        logs.known.tell([])
-        logging.captureWarnings(False)
-
-    request.addfinalizer(restore)
-    return stream
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+    logs.known.tell([])
+    logging.captureWarnings(False)
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,18 @@ def dist(tmp_path: Path) -> Path:
 async def get(app: Any, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, dict[str, str], str]:
     parts = urlsplit(url)
     scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "GET", "path": unquote(parts.path),
-        "root_path": "", "scheme": "http", "raw_path": parts.path.encode(), "query_string": parts.query.encode(), "server": ("localhost", 7880),
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "server": ("localhost", 7880),
+        "root_path": "",
+        "path": unquote(parts.path),
+        "raw_path": parts.path.encode(),
+        "query_string": parts.query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
-    }  # fmt: skip
+    }
     sent: list[Any] = []
 
     async def receive() -> Any:
