@@ -175,6 +175,10 @@ cdef class Native:
         finally:
             self._leave()
 
+    def set_time(self, int64_t now):
+        """Orders of the test mode happen at this time."""
+        self.test_now = now
+
     def due(self):
         return self.p.e.due
 
