@@ -13,6 +13,8 @@ Theme = Literal["dark", "light"]
 GAP = 8
 SIDE_TILES = 3
 """People beside the speaker."""
+SPEAKER_LEAST = 180
+"""On a canvas smaller than this there is no room beside the speaker."""
 
 # columns = rows, how many tiles, and the width below which the next smaller grid is taken
 _GRIDS = ((1, 1, 0), (2, 4, 560), (3, 9, 700), (4, 16, 960), (5, 25, 1100))
@@ -46,7 +48,7 @@ def capacity(shape: Shape, width: int, height: int) -> int:
         case "single-speaker":
             return 1
         case "speaker":
-            return 1 + SIDE_TILES
+            return 1 + SIDE_TILES if min(width, height) >= SPEAKER_LEAST else 1
         case "grid":
             return max(count for _, count, least in _GRIDS if max(width, height) >= least)
 

@@ -312,6 +312,8 @@ class Session:
         engine = self._worker.engine
         if engine is not None:
             self.job.notes += engine.tally.notes()
+        self.job.notes += [f"{sid} left out: {why}" for sid, why in self._stage.unrecordable.items()]
+        if engine is not None:
             log.info("egress %s encoded: %s", self.job.egress_id, engine.tally)
 
     async def _end_outputs(self, outlets: "Outlets", *, aborted: bool) -> None:

@@ -34,7 +34,7 @@ _ENCODERS = {
     "video/VP8": ("libvpx", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "auto-alt-ref": "0"}),
     "video/VP9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
     "video/H264": ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "forced-idr": "1"}),
-    "video/AV1": ("libsvtav1", {"preset": "13", "svtav1-params": "pred-struct=1:lookahead=0:keyint=10"}),
+    "video/AV1": ("libsvtav1", {"preset": "11", "svtav1-params": "pred-struct=1:rc=2:rtc=1:keyint=10"}),
 }
 
 
@@ -222,6 +222,7 @@ class Track:
     muted: bool = False
     key_requests: int = 0
     first_timestamp: int = 0xFFFF_0000
+    encryption: int = 0
 
     @property
     def clock_hz(self) -> int:
@@ -234,7 +235,13 @@ class Track:
     def info(self) -> models.TrackInfo:
         width, height = self.size
         info = models.TrackInfo(
-            sid=self.sid, type=self.kind, source=self.source, muted=self.muted, width=width, height=height
+            sid=self.sid,
+            type=self.kind,
+            source=self.source,
+            muted=self.muted,
+            width=width,
+            height=height,
+            encryption=self.encryption,
         )
         for layer in self.layers:
             if self.kind == models.VIDEO:
