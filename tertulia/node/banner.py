@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tertulia import __version__
@@ -32,12 +31,8 @@ def show_banner(
         return
     console = Console(file=out, highlight=False, soft_wrap=True)
     console.print(Text.assemble(("Tertulia ", "bold"), (__version__, "bold cyan")))
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
     for name, text in _rows(config, addresses, plane, media, tcp):
-        table.add_row(f"  {name}", text)
-    console.print(table)
+        console.print(Text.assemble((f"  {name:<18}", "dim"), text))
     for hint in _hints(config, plane, plane_reason):
         console.print(f"  {hint}", style="yellow")
     console.file.flush()

@@ -24,6 +24,8 @@ const FAREWELLS: Partial<Record<DisconnectReason, string>> = {
   [DisconnectReason.STATE_MISMATCH]: 'The connection was lost for too long.',
 };
 
+const LEFT = 'You left the room.';
+
 function App() {
   const [entry, setEntry] = useState<Entry>();
   const [message, setMessage] = useState('');
@@ -87,7 +89,6 @@ function Lobby(props: { message: string; onMessage: (text: string) => void; onEn
         {devices ? (
           <PreJoin
             joinLabel="Join the room"
-            userLabel="Your name"
             persistUserChoices
             defaults={{ username: invited?.name || query.get('name') || '' }}
             onSubmit={enter}
@@ -97,7 +98,7 @@ function Lobby(props: { message: string; onMessage: (text: string) => void; onEn
           <Listener name={invited?.name || query.get('name') || ''} onEnter={enter} />
         )}
         {props.message && (
-          <p className="message" role="alert">
+          <p className={props.message === LEFT ? 'message calm' : 'message'} role="alert">
             {props.message}
           </p>
         )}
@@ -125,7 +126,7 @@ function Listener(props: { name: string; onEnter: (choices: LocalUserChoices) =>
       <input
         id="username"
         className="lk-form-control"
-        placeholder="Your name"
+        placeholder="Username"
         value={name}
         onChange={(event) => setName(event.target.value)}
       />
@@ -150,7 +151,7 @@ function Call({ entry, onLeft }: { entry: Entry; onLeft: (farewell: string) => v
   );
   const [trouble, setTrouble] = useState('');
   useEffect(() => {
-    const left = (reason?: DisconnectReason) => onLeft((reason !== undefined && FAREWELLS[reason]) || 'You left the room.');
+    const left = (reason?: DisconnectReason) => onLeft((reason !== undefined && FAREWELLS[reason]) || LEFT);
     room.on(RoomEvent.Disconnected, left);
     return () => {
       room.off(RoomEvent.Disconnected, left);
