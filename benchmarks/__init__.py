@@ -1,1 +1,1 @@
-"""Benches of Tertulia: a load generator of real clients (`load`), the data plane alone (`plane`), every budget (`all`)."""
+"""Benches: a load generator of real clients (`load`), the data plane alone (`plane`), every budget (`all`)."""

@@ -27,7 +27,7 @@ LAYERS = {"f": (1280, 720, 1_500_000), "h": (640, 360, 450_000), "q": (320, 180,
 OPUS_BPS = 32_000
 _ENCODERS = {
     "vp8": ("libvpx", {"deadline": "realtime", "cpu-used": "10", "lag-in-frames": "0", "error-resilient": "1"}),
-    "h264": ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline", "x264-params": "bframes=0"}),
+    "h264": ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline"}),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.load.batch import SEND_SLOTS, SLOT_BYTES, Outbox
-from benchmarks.load.media import FPS, MAGIC, STAMP, Clip, vp8_descriptor
+from benchmarks.load.media import MAGIC, STAMP, Clip, vp8_descriptor
 from benchmarks.load.offer import LEVEL, MID, RID, TWCC
 from tertulia.protocol.rtp import build_extensions
 from tertulia.protocol.seq import ntp_of_unix_ns
@@ -140,9 +140,8 @@ class Layer:
         self.frame = (self.frame + 1) % len(self.clip.frames)
         self.number += 1
         self.picture = self.picture + 1 & 0x7FFF
-        self.timestamp = self.timestamp + self.clip.clock_hz * self.clip.interval_ns // 1_000_000_000 & 0xFFFFFFFF
-        if self.clip.codec != "opus":
-            self.timestamp = self.timestamp // (90_000 // FPS) * (90_000 // FPS)  # the interval is no whole number
+        step = (self.clip.clock_hz * self.clip.interval_ns + 500_000_000) // 1_000_000_000
+        self.timestamp = self.timestamp + step & 0xFFFFFFFF
 
     def _packet(
         self, route: Route, outbox: Outbox, slot: int, marker: bool, descriptor: bytes, payload: bytes, stamp: bytes

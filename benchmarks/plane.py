@@ -1,0 +1,335 @@
+"""What a forwarded copy costs, as ratios measured in one run on loopback.
+
+    python -m benchmarks.plane [--subscribers 100] [--seconds 3]
+
+One publisher in a child process, subscribers that are bound sockets nobody reads, CPU time of this process: user and
+system, loopback's receive half included, the same for every row. Compare ratios, not microseconds.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import multiprocessing
+import os
+import random
+import socket
+import statistics
+import struct
+import time
+from multiprocessing.connection import Connection
+
+from aiortc.rtp import HeaderExtensionsMap, RtpPacket
+from pylibsrtp import Policy, Session
+
+from tertulia.sfu.plane import open_plane
+from tertulia.sfu.plane.api import Address, Codec, Extension, LivePlane, SrtpProfile
+
+PAYLOAD = 1100
+PACKETS_PER_SECOND = int(os.environ.get("PPS", "500"))
+FRAME = 8
+KEY_BYTES = 28
+SSRC = 0x11223344
+UDP_SEGMENT = 103
+BUDGETS = {
+    "copy / bare sendmmsg": ("<=", 1.35),
+    "copy with GSO / copy": ("<=", 0.45),
+    "aiortc / copy": (">=", 2.5),
+    "aiortc / copy with GSO": (">=", 6.0),
+    "feedback, ns per status": ("<=", 100.0),
+    "delay p90 while Python is half busy, ms": ("<=", 0.5),
+    "delay p99 while Python is half busy, ms": ("<=", 5.0),
+}
+
+
+def session(key: bytes, outbound: bool) -> Session:
+    kind = Policy.SSRC_ANY_OUTBOUND if outbound else Policy.SSRC_ANY_INBOUND
+    return Session(Policy(key=key, ssrc_type=kind, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM))
+
+
+def udp(receive_bytes: int = 2304) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return sock
+
+
+def packet(sequence: int, body: bytes) -> bytes:
+    return struct.pack("!BBHII", 0x80, 96, sequence & 0xFFFF, sequence * 3000 & 0xFFFFFFFF, SSRC) + body
+
+
+def publish(pipe: Connection, to: tuple[str, int], key: bytes, at_once: int) -> None:
+    """The child: `at_once` packets every at_once/500 s, as many as asked for."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    tx = session(key, outbound=True)
+    pipe.send(sock.getsockname())
+    sequence = 1000
+    while (count := pipe.recv()) > 0:
+        due = time.monotonic()
+        for _ in range(count // at_once):
+            batch = []
+            for _ in range(at_once):
+                sequence += 1
+                batch.append(tx.protect(packet(sequence, bytes(PAYLOAD))))
+            control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("@H", len(batch[0])))] if at_once > 1 else []
+            sock.sendmsg([b"".join(batch)], control, 0, to)
+            due += at_once / PACKETS_PER_SECOND
+            time.sleep(max(0.0, due - time.monotonic()))
+        pipe.send(count)
+
+
+def subscribed(plane: LivePlane, track: int, sinks: list[socket.socket], key: bytes) -> None:
+    for index, sink in enumerate(sinks):
+        transport = plane.add_transport()
+        plane.set_keys(transport, SrtpProfile.AEAD_AES_128_GCM, key, os.urandom(KEY_BYTES))
+        address = Address(0, *sink.getsockname())
+        plane.allow(transport, address)
+        plane.select(transport, address)
+        plane.set_extensions(transport, {Extension.TWCC: 5})
+        down = plane.add_down(track, transport, 1000 + index, payload_type=96)
+        plane.set_target(down, 0)
+
+
+def forwarding(sinks: list[socket.socket], seconds: float, at_once: int, life: str) -> float:
+    """Microseconds of CPU per copy, receiving and deciding included."""
+    server = udp(4 << 20)
+    key = os.urandom(KEY_BYTES)
+    plane = open_plane([[server]], life=life, rng=random.Random(1))  # type: ignore[arg-type]
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(
+        target=publish, args=(theirs, server.getsockname(), key, at_once), daemon=True
+    )
+    child.start()
+    source = Address(0, *ours.recv())
+    transport = plane.add_transport()
+    plane.set_keys(transport, SrtpProfile.AEAD_AES_128_GCM, key, key)
+    plane.allow(transport, source)
+    plane.select(transport, source)
+    track = plane.add_track(Codec.OTHER, 90000)
+    plane.add_up(track, transport, SSRC, 0, payload_type=96, nack=False, twcc=False)
+    subscribed(plane, track, sinks, key)
+    plane.start()
+    results = []
+    for run in range(4):
+        before, cpu = plane.totals()["packets_out"], time.process_time()
+        ours.send(int(seconds * PACKETS_PER_SECOND / 3) // at_once * at_once)
+        ours.recv()
+        time.sleep(0.05)
+        copies = plane.totals()["packets_out"] - before
+        if run:  # the first warms up
+            results.append((time.process_time() - cpu) / copies * 1e6)
+        plane.reports()
+    ours.send(0)
+    child.join()
+    totals = plane.totals()
+    plane.stop()
+    server.close()
+    if totals["drop_send_buffer"] or totals["send_errors"]:
+        print(f"  (not sent: {totals['drop_send_buffer']}, errors: {totals['send_errors']})")
+    return statistics.median(results)
+
+
+def bare(sinks: list[socket.socket], seconds: float) -> float:
+    """Microseconds of CPU per datagram of the same size through sendmmsg, 64 at a time, nothing else."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    class Vector(ctypes.Structure):
+        _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+
+    class Header(ctypes.Structure):
+        _fields_ = [
+            *(("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32), ("vector", ctypes.POINTER(Vector))),
+            *(("vectors", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t)),
+            ("flags", ctypes.c_int),
+        ]
+
+    class Message(ctypes.Structure):
+        _fields_ = [("header", Header), ("size", ctypes.c_uint)]
+
+    size = PAYLOAD + 12 + 8 + 16
+    data = ctypes.create_string_buffer(size)
+    names = [
+        ctypes.create_string_buffer(struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), socket.inet_aton(host)))
+        for host, port in (sink.getsockname() for sink in sinks)
+    ]
+    vector = Vector(ctypes.addressof(data), size)
+    batches = []
+    for start in range(0, len(names), 64):
+        part = names[start : start + 64]
+        messages = (Message * len(part))()
+        for message, name in zip(messages, part, strict=True):
+            message.header.name, message.header.namelen = ctypes.addressof(name), 16
+            message.header.vector, message.header.vectors = ctypes.pointer(vector), 1
+        batches.append((messages, len(part)))
+    sock = udp()
+    results = []
+    for _ in range(4):
+        count, end, cpu = 0, time.monotonic() + seconds / 4, time.process_time()
+        while time.monotonic() < end:
+            for messages, length in batches:
+                count += libc.sendmmsg(sock.fileno(), messages, length, 0)
+        results.append((time.process_time() - cpu) / count * 1e6)
+    sock.close()
+    return statistics.median(results)
+
+
+async def ordinary(sinks: list[socket.socket], seconds: float) -> float:
+    """Microseconds of CPU per copy the usual way in Python: RtpPacket, Session.protect, a datagram transport."""
+    loop = asyncio.get_running_loop()
+    sock = udp()
+    transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=sock)
+    sessions = [session(os.urandom(KEY_BYTES), outbound=True) for _ in sinks]
+    names = [sink.getsockname() for sink in sinks]
+    extensions = HeaderExtensionsMap()
+    extensions.transport_sequence_number = 5  # type: ignore[attr-defined]
+    sequence, body, results = 0, bytes(PAYLOAD), []
+    for _ in range(4):
+        count, end, cpu = 0, time.monotonic() + seconds / 4, time.process_time()
+        while time.monotonic() < end:
+            sequence += 1
+            for index, (of, name) in enumerate(zip(sessions, names, strict=True)):
+                rtp = RtpPacket(payload_type=96, sequence_number=sequence & 0xFFFF, timestamp=sequence * 3000)
+                rtp.ssrc = 1000 + index
+                rtp.payload = body
+                rtp.extensions.transport_sequence_number = sequence & 0xFFFF
+                transport.sendto(of.protect(rtp.serialize(extensions)), name)
+            count += len(sinks)
+            await asyncio.sleep(0)
+        results.append((time.process_time() - cpu) / count * 1e6)
+    transport.close()
+    return statistics.median(results)
+
+
+def feedback_ns() -> float:
+    """Nanoseconds per packet status of transport-cc feedback: parse, look up, group, sum up."""
+    from tertulia.sfu.plane.native import Native
+
+    native = Native([])
+    place = (0, "192.0.2.1", 9)
+    native.add_transport(1, 0, 0)
+    native.set_keys(1, 0, b"", b"")
+    native.allow(1, *place)
+    native.select(1, place)
+    native.set_extensions(1, bytes([0, 0, 0, 5, *bytes(12)]))
+    native.add_track(2, 0, 90000)
+    native.add_up(3, 2, 1, SSRC, 0, 96, 0, 0)
+    native.add_down(4, 2, 1, 11, 96, 0, 0, 0, b"", 0, 1, 1)
+    native.aim(4, 0, 7)
+    statuses, empty, number, now = [], [], 0, 10**9
+    for round_ in range(200):
+        now += 50_000_000
+        media = [(place, packet(round_ * 64 + i, b"x")) for i in range(64)]
+        native.step(now, media)
+        native.sent()
+        body = struct.pack("!HHI", number & 0xFFFF, 64, round_ << 8) + struct.pack("!H", 0x2000 | 64) + bytes([2] * 64)
+        body += bytes(-len(body) % 4)
+        report = struct.pack("!BBHII", 0x8F, 205, 2 + len(body) // 4, 1, 11) + body
+        number += 64
+        for batch, into in (([(place, report)], statuses), ([(place, struct.pack("!BBHI", 0x80, 201, 1, 1))], empty)):
+            start = time.perf_counter_ns()
+            native.step(now, batch)
+            into.append(time.perf_counter_ns() - start)
+        native.take_reports()
+    return (statistics.median(statuses) - statistics.median(empty)) / 64
+
+
+def delay_ms(seconds: float, life: str) -> tuple[float, float]:
+    """p90 and p99 of the time a packet takes through the plane while this interpreter computes half of the time."""
+    server, source, sink = udp(1 << 20), udp(), udp(1 << 20)
+    plane = open_plane([[server]], life=life, rng=random.Random(1))  # type: ignore[arg-type]
+    key = os.urandom(KEY_BYTES)
+    back = os.urandom(KEY_BYTES)
+    transport = plane.add_transport()
+    plane.set_keys(transport, SrtpProfile.AEAD_AES_128_GCM, key, key)
+    plane.allow(transport, Address(0, *source.getsockname()))
+    plane.select(transport, Address(0, *source.getsockname()))
+    track = plane.add_track(Codec.OTHER, 90000)
+    plane.add_up(track, transport, SSRC, 0, payload_type=96, nack=False, twcc=False)
+    other = plane.add_transport()
+    plane.set_keys(other, SrtpProfile.AEAD_AES_128_GCM, key, back)
+    plane.select(other, Address(0, *sink.getsockname()))
+    plane.set_target(plane.add_down(track, other, 11, payload_type=96), 0)
+    plane.start()
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(
+        target=stopwatch, args=(theirs, source, sink, server.getsockname(), key, back, seconds), daemon=True
+    )
+    child.start()
+    while not ours.poll():
+        busy = time.monotonic() + 0.003
+        while time.monotonic() < busy:
+            sum(range(100))
+        time.sleep(0.003)
+    delays = sorted(ours.recv())
+    child.join()
+    plane.stop()
+    return delays[int(len(delays) * 0.90)] * 1e3, delays[int(len(delays) * 0.99)] * 1e3
+
+
+def stopwatch(
+    pipe: Connection,
+    source: socket.socket,
+    sink: socket.socket,
+    to: tuple[str, int],
+    key: bytes,
+    back: bytes,
+    seconds: float,
+) -> None:
+    """The child: send a packet with the time in it every 2 ms, wait for it, note how long it took."""
+    tx, rx = session(key, outbound=True), session(back, outbound=False)
+    sink.settimeout(1)
+    delays = []
+    for sequence in range(int(seconds * PACKETS_PER_SECOND)):
+        source.sendto(tx.protect(packet(sequence, struct.pack("!d", time.monotonic()) + bytes(1000))), to)
+        while True:
+            data = sink.recv(2048)
+            if not 192 <= data[1] < 224:
+                break
+        sent = struct.unpack("!d", rx.unprotect(data)[12:20])[0]
+        delays.append(time.monotonic() - sent)
+        time.sleep(0.002)
+    pipe.send(delays)
+
+
+def line(name: str, value: float) -> bool:
+    """One ratio against its budget."""
+    relation, budget = BUDGETS[name]
+    met = value <= budget if relation == "<=" else value >= budget
+    print(f"{name:<42} {value:8.2f}   budget {relation} {budget:<5} {'met' if met else 'MISSED'}")
+    return met
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--subscribers", type=int, default=100)
+    options.add_argument("--seconds", type=float, default=3.0, help="per measurement")
+    options.add_argument("--life", default="compiled", choices=["compiled", "interpreted"])
+    chosen = options.parse_args()
+    sinks = [udp() for _ in range(chosen.subscribers)]
+    floor = bare(sinks, chosen.seconds)
+    usual = asyncio.run(ordinary(sinks, chosen.seconds))
+    copy = forwarding(sinks, chosen.seconds, 1, chosen.life)
+    segmented = forwarding(sinks, chosen.seconds, FRAME, chosen.life)
+    print(f"{chosen.subscribers} subscribers, {PAYLOAD} B, AES-128-GCM, us of CPU per datagram")
+    for name, value in [("bare sendmmsg", floor), ("ordinary aiortc", usual), ("copy", copy), ("copy, GSO", segmented)]:
+        print(f"  {name:<40} {value:8.2f}")
+    met = [
+        line("copy / bare sendmmsg", copy / floor),
+        line("copy with GSO / copy", segmented / copy),
+        line("aiortc / copy", usual / copy),
+        line("aiortc / copy with GSO", usual / segmented),
+    ]
+    if chosen.life == "compiled":
+        met.append(line("feedback, ns per status", feedback_ns()))
+    p90, p99 = delay_ms(chosen.seconds, chosen.life)
+    met += [
+        line("delay p90 while Python is half busy, ms", p90),
+        line("delay p99 while Python is half busy, ms", p99),
+    ]
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
