@@ -27,8 +27,14 @@ EARLY_NS = 50_000_000
 """A key frame this little before the wished end is the end."""
 LATE_NS = 500_000_000
 """How long after the wished end a key frame is asked for."""
+RESERVE_BYTES, RESERVE_BYTES_EACH = 32 * 1024, 300
+"""Given back from the last segment on a full disk, and more for every one before it, so that the playlists can still
+say that they have ended. A playlist without its end looks live, and players wait for ever."""
 ORIGIN_NS = 1_000_000_000
 """Where the stream's clock begins, leaving room for frames decoded before they are shown."""
+
+_MEDIA_PIDS = (0x100, 0x101)
+"""libav's first two streams."""
 
 
 class _TsSink:
@@ -70,6 +76,17 @@ class _TsSink:
             os.ftruncate(self._fd, self.size // TS_PACKET_BYTES * TS_PACKET_BYTES)
             os.fdatasync(self._fd)
         os.close(self._fd)
+
+    def give_back(self, size: int) -> None:
+        """Shorten the file by so much or a little more: to where a frame begins, that none is left half."""
+        at = max(0, self.size - size) // TS_PACKET_BYTES * TS_PACKET_BYTES
+        while at > 0:
+            header = os.pread(self._fd, 3, at)
+            starts, pid = len(header) == 3 and header[1] & 0x40, int.from_bytes(header[1:3], "big") & 0x1FFF
+            if starts and pid in _MEDIA_PIDS:
+                break
+            at -= TS_PACKET_BYTES
+        self.size = at
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +190,17 @@ class SegmentCutter:
             if not broken:
                 raise
         finally:
+            written = current.sink.size
+            if broken:
+                current.sink.give_back(RESERVE_BYTES + RESERVE_BYTES_EACH * self._index)
             current.sink.close()
         self._counters = current.sink.counters
         if current.sink.size == 0:
+            with suppress(OSError):
+                current.path.unlink()
             return None
         duration_ns = max((ended_ns or current.last_ns) - current.first_ns, 1_000_000)
+        duration_ns = duration_ns * current.sink.size // written
         self._index += 1
         return Segment(
             current.path, self._index - 1, current.first_ns, duration_ns, current.sink.size, current.discontinuity

@@ -221,7 +221,7 @@ async def test_names_that_clash_or_leave(tmp_path: Path) -> None:
 
 
 async def test_disk_full_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put, left = _TsSink._put, [20_000]
+    put, left = _TsSink._put, [60_000]
 
     def full(self: _TsSink, view: memoryview) -> None:
         take = view[: left[0]]
