@@ -12,10 +12,19 @@ from pathlib import Path
 from tertulia.protocol.errors import RequestError
 
 
+def _open(path: Path, flags: int) -> int:
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o644)
+    except FileNotFoundError:  # the directory went as empty with a file that was uploaded
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o644)
+
+
 def claim(path: Path) -> int:
     """Open an empty file that is ours alone; links are not followed.
     Raises OSError, or RequestError(already_exists) while another recording writes there."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    fd = _open(path, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -127,7 +136,7 @@ def _whole_fragments(fd: int, end: int) -> int:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a small file so that a reader sees the old one or the new one, never half of either."""
     aside = path.with_name(f".{path.name}.part")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    fd = _open(aside, os.O_WRONLY | os.O_TRUNC)
     try:
         view = memoryview(data)
         while view:
