@@ -64,13 +64,16 @@ def ports(ctx: click.Context) -> None:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@click.option("--only", metavar="WORD", default="", help="Only what has this word in its name, such as Redis.")
 @config_options
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool, only: str) -> None:
     """Check that this machine can serve calls with this configuration; exit status 1 when something is wrong."""
     loaded = ctx.ensure_object(Options).load()
     from tertulia.node.doctor import examine, show
 
-    findings = examine(loaded.config, loaded.notes)
+    findings = examine(loaded.config, loaded.notes, only=only)
+    if only and not findings:
+        raise click.UsageError(f"nothing is examined that is called {only!r}")
     show(findings, as_json=as_json)
     ctx.exit(1 if any(finding.state == "wrong" for finding in findings) else 0)

@@ -225,10 +225,10 @@ def test_doctor_tells_what_does_not_work(tmp_path: Path, free: dict[str, int]) -
 
 
 def test_a_broken_examination_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def _broken(config: Config) -> Any:
+    def broken(config: Config) -> Any:
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr("tertulia.node.doctor.EXAMINATIONS", (_broken,))
+    monkeypatch.setattr("tertulia.node.doctor.EXAMINATIONS", {"thing": broken})
     (finding,) = examine(Config())
-    assert (finding.name, finding.state) == ("broken", "wrong")
+    assert (finding.name, finding.state) == ("thing", "wrong")
     assert "no such thing" in finding.text
