@@ -116,6 +116,7 @@ class Stage:
         self._speaking: tuple[str, ...] = ()
         self._turn = 0
         self._main_since = Nanos(0)
+        self._now, self._stale = Nanos(0), False
         self._wake_at: Nanos | None = None
         self._scene: Scene | None = None
         self._out: deque[StageOutput] = deque()
@@ -147,23 +148,27 @@ class Stage:
                     self._end()
             case RoomGone():
                 self._end()
-        self._arrange(now)
+        self._now, self._stale = now, True
 
     def wake(self, now: Nanos) -> None:
         if self._wake_at is not None and now >= self._wake_at:
             self._wake_at = None
-            self._arrange(now)
+            self._now, self._stale = now, True
 
     def next_wake(self) -> Nanos | None:
         return self._wake_at
 
     def poll(self) -> StageOutput | None:
+        if self._stale:
+            # Once for all that has happened: ten people in a room are one change of the picture, not ten.
+            self._stale = False
+            self._arrange(self._now)
         return self._out.popleft() if self._out else None
 
     def set_layout(self, now: Nanos, name: str) -> None:
         self._layout = parse_layout(name)
         self._seats.clear()
-        self._arrange(now)
+        self._now, self._stale = now, True
 
     @property
     def layout(self) -> Layout:
