@@ -54,6 +54,8 @@ class Engine:
         self._order = count()
         self._handle: asyncio.TimerHandle | asyncio.Handle | None = None
         self._stopped = False
+        self.active = True
+        """False: encoders rest."""
         self.lag_ns = 0
         """Longest time between two ticks."""
         self._ticked_ns = time.monotonic_ns()
@@ -116,6 +118,13 @@ class Engine:
 
     def later(self, delay_ns: int, call: Callable[[], None]) -> None:
         self.at(time.monotonic_ns() + delay_ns, call)
+
+    def set_active(self, on: bool) -> None:
+        if on and not self.active:
+            for connection in self._connections:
+                for layer in connection.layers if connection is not None else ():
+                    layer.frame = 0
+        self.active = on
 
     def add_layer(self, connection: Connection, layer: Layer) -> None:
         connection.layers.append(layer)
@@ -182,7 +191,7 @@ class Engine:
         if connection.closed or connection.route is None:
             return
         now = time.monotonic_ns()
-        if not layer.paused:
+        if not layer.paused and self.active:
             if now - layer.due_ns > layer.clip.interval_ns:
                 self.sent.late += 1
             layer.send_frame(now, connection.route, self._outbox, self.sent)
