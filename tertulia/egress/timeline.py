@@ -106,6 +106,8 @@ class TrackClock:
         if self._extended is None or clock.arrival == self._last_report:
             return
         self._last_report = clock.arrival
+        if abs(_signed(clock.timestamp - self._extended)) > LOST_NS * self._hz // SECOND:
+            return  # of a count that is over, or not yet begun
         sent_ns = ntp_ns(clock.ntp)
         sample = clock.arrival - sent_ns
         if not self._sender.fits(sample):
@@ -152,6 +154,8 @@ class TrackClock:
         while self._window[0][0] < arrival - ARRIVAL_WINDOW_NS:
             self._window.popleft()
         self._target_ns = self._window[0][1]
+        if abs(self._target_ns - self._offset_ns) > JUMP_NS:
+            self._offset_ns = self._target_ns
 
     def _slew(self, passed_ns: int) -> None:
         if self._target_ns is None:
