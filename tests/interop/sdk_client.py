@@ -48,6 +48,7 @@ class Client:
         self.streams: dict[str, list[int]] = {}
         self.tasks: list[asyncio.Task[None]] = []
         self.sent = 0
+        self.playing: asyncio.Task[None] | None = None
         on = self.room.on
         on("track_subscribed", self._subscribed)
         on("data_received", self._data)
@@ -134,6 +135,85 @@ class Client:
             phase += n
             await source.capture_frame(rtc.AudioFrame(wave.astype(np.int16).tobytes(), RATE, 1, n))
 
+    async def perform(
+        self,
+        colour: list[int],
+        tone_hz: int = 440,
+        width: int = 320,
+        height: int = 180,
+        fps: int = 10,
+        audio: bool = True,
+        video: bool = True,
+        simulcast: bool = False,
+        codec: str = "vp8",
+        source: str = "SOURCE_CAMERA",
+    ) -> dict[str, str]:
+        """One colour (YUV) and a soft tone; with every second of this machine's clock 100 ms of white and a loud beep.
+
+        One loop paces both, and the sound is not queued, so that flash and beep leave together.
+        """
+        sids = {}
+        me = self.room.local_participant
+        self.stop_performing()
+        eye, ear = rtc.VideoSource(width, height), rtc.AudioSource(RATE, 1, queue_size_ms=0)
+        if video:
+            self.video_track = rtc.LocalVideoTrack.create_video_track("cam", eye)
+            options = rtc.TrackPublishOptions(
+                source=rtc.TrackSource.Value(source),
+                simulcast=simulcast,
+                video_codec=rtc.VideoCodec.Value(codec.upper()),
+                video_encoding=rtc.VideoEncoding(max_bitrate=800_000, max_framerate=fps),
+            )
+            sids["video"] = (await me.publish_track(self.video_track, options)).sid
+        if audio:
+            self.audio_track = rtc.LocalAudioTrack.create_audio_track("mic", ear)
+            options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+            sids["audio"] = (await me.publish_track(self.audio_track, options)).sid
+        plain = np.full(width * height * 3 // 2, colour[0], np.uint8)
+        plain[width * height :].reshape(2, -1)[:] = np.array(colour[1:], np.uint8)[:, None]
+        white = np.full_like(plain, 128)
+        white[: width * height] = 235
+        pictures = plain.tobytes(), white.tobytes()
+        self.playing = asyncio.create_task(
+            self._play(eye if video else None, ear if audio else None, pictures, (width, height, fps), tone_hz)
+        )
+        return sids
+
+    async def _play(
+        self,
+        eye: rtc.VideoSource | None,
+        ear: rtc.AudioSource | None,
+        pictures: tuple[bytes, bytes],
+        size: tuple[int, int, int],
+        tone_hz: int,
+    ) -> None:
+        width, height, fps = size
+        n, every = RATE // 100, 100 // fps
+        offset = time.time() - time.monotonic()
+        tick = int((time.monotonic() + offset) * 100) + 1  # hundredths of a second since 1970
+        while True:
+            await asyncio.sleep(max(0.0, tick / 100 - offset - time.monotonic()))
+            flash = tick % 100 < 10
+            if eye is not None and tick % every == 0:
+                picture = pictures[flash]
+                eye.capture_frame(rtc.VideoFrame(width, height, rtc.VideoBufferType.I420, picture))
+                self.sent += 1
+            if ear is not None:
+                at = np.arange(n) + (tick * n) % RATE
+                wave = np.sin(2 * np.pi * (1000 if flash else tone_hz) * at / RATE) * (16_000 if flash else 700)
+                await ear.capture_frame(rtc.AudioFrame(wave.astype(np.int16).tobytes(), RATE, 1, n))
+            tick += 1
+
+    def stop_performing(self) -> None:
+        if self.playing is not None:
+            self.playing.cancel()
+            self.playing = None
+
+    async def unperform(self, sids: list[str]) -> None:
+        self.stop_performing()
+        for sid in sids:
+            await self.room.local_participant.unpublish_track(sid)
+
     async def mute(self, kind: str, muted: bool) -> None:
         track = self.video_track if kind == "video" else self.audio_track
         track.mute() if muted else track.unmute()
@@ -210,6 +290,7 @@ class Client:
 
     async def renew(self) -> None:
         """Forget everything; a fresh room object for the next connect."""
+        self.stop_performing()
         for task in self.tasks:
             task.cancel()
         self.begin()
