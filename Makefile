@@ -42,7 +42,7 @@ $(VENV)/.made:
 
 $(VENV)/.installed: pyproject.toml setup.py $(VENV)/.made
 	@echo 'installing Tertulia and its dependencies into $(VENV)'
-	@$(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev]'
+	@PYTHONWARNINGS=ignore $(PY) -m pip install -q --disable-pip-version-check --no-build-isolation -e '.[dev]'
 	@touch $@ $(VENV)/.plane
 
 plane: $(VENV)/.plane
@@ -53,11 +53,11 @@ $(VENV)/.plane: $(PLANE_SOURCES) setup.py | $(VENV)/.installed
 
 web:
 	@.ci/need web
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(DIST); \
+	@if command -v npm >/dev/null; then $(MAKE) -s --no-print-directory $(DIST); \
 	else echo 'npm is not installed: the server starts without its demo page'; fi
 
 $(DIST): $(WEB_SOURCES) web/node_modules/.package-lock.json
-	@cd web && npm run --silent build
+	@cd web && npm run --silent build >/dev/null
 	@touch $@
 
 web/node_modules/.package-lock.json: web/package-lock.json
