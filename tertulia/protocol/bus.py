@@ -52,8 +52,6 @@ class Member(Word):
     rule: bytes | None = None
     """`livekit.SubscriptionPermission`; None: everybody may subscribe."""
     tracks: tuple[TrackOffer, ...] = ()
-    data_tracks: tuple[tuple[int, bytes], ...] = ()
-    """Publisher's handle and `livekit.DataTrackInfo`."""
 
 
 class Left(Word):
@@ -94,7 +92,6 @@ class Digest(Word):
     instance: int
     number: int
     data_number: int
-    wants_number: int
 
 
 class Data(Word):
@@ -102,7 +99,6 @@ class Data(Word):
 
     instance: int
     number: int
-    sender_sid: str
     packet: bytes
     """`livekit.DataPacket`, stamped by the sender's node."""
 
@@ -117,27 +113,18 @@ class Repeat(Word):
 
 
 class DataTrackPacket(Word):
-    """One packet of a data track of a member here, for subscribers there."""
+    """One packet of a data track of a member here, for subscribers there; sent once."""
 
-    publisher_sid: str
-    handle: int
+    track_sid: str
     packet: bytes
 
 
-class Speakers(Word):
-    """Who of the speaking node's members speaks now (`livekit.SpeakersChanged`: the complete list)."""
-
-    instance: int
-    number: int
-    speakers: bytes
-
-
 class Quality(Word):
-    """Connection quality of the speaking node's members (`livekit.ConnectionQualityUpdate`)."""
+    """How good the connections of the speaking node's members are (0..100), by sid."""
 
     instance: int
     number: int
-    update: bytes
+    scores: dict[str, float]
 
 
 class Stream(Word):
@@ -166,6 +153,8 @@ class Wants(Word):
     instance: int
     number: int
     wants: tuple[Want, ...]
+    data_tracks: tuple[str, ...] = ()
+    """Sids of data tracks somebody there is subscribed to."""
 
 
 class Goodbye(Word):
@@ -188,19 +177,7 @@ class Ended(Word):
 
 
 RoomWord = (
-    Hello
-    | Snapshot
-    | Change
-    | Digest
-    | Data
-    | Repeat
-    | DataTrackPacket
-    | Speakers
-    | Quality
-    | Wants
-    | Goodbye
-    | Stale
-    | Ended
+    Hello | Snapshot | Change | Digest | Data | Repeat | DataTrackPacket | Quality | Wants | Goodbye | Stale | Ended
 )
 
 # ---------------------------------------------------------------------------------------------- between nodes
@@ -231,15 +208,6 @@ class LinkHello(Word):
     port: int
 
 
-class Displace(Word):
-    """Another member claimed the identity: this one goes."""
-
-    room: str
-    room_sid: str
-    sid: str
-    ticket: int
-
-
 class Ask(Word):
     """A call of the server API to be carried out by the listener."""
 
@@ -265,7 +233,7 @@ class NodeBye(Word):
     """The speaking node leaves the cluster."""
 
 
-NodeWord = ForRoom | RecordChanged | LinkHello | Displace | Ask | Answer | NodeBye
+NodeWord = ForRoom | RecordChanged | LinkHello | Ask | Answer | NodeBye
 
 _encoder = msgspec.msgpack.Encoder()
 _room_decoder = msgspec.msgpack.Decoder(RoomWord)

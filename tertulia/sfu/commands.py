@@ -135,10 +135,18 @@ def _send_data(state: RoomState, request: room.SendDataRequest) -> room.SendData
 def _update_metadata(state: RoomState, request: room.UpdateRoomMetadataRequest) -> models.Room:
     if len(request.metadata.encode()) > state.config.max_metadata_bytes:
         raise RequestError("invalid_argument", f"metadata exceeds {state.config.max_metadata_bytes} bytes")
-    if state.room.metadata != request.metadata:
-        state.room.metadata = request.metadata
-        state.broadcast(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=state.info())))
+    changed = models.Room()
+    changed.CopyFrom(state.room)
+    changed.metadata = request.metadata
+    renew(state, changed)
     return state.info()
+
+
+def renew(state: RoomState, changed: models.Room) -> None:
+    """What the room's record says now; members hear of a change."""
+    if state.room != changed:
+        state.room.CopyFrom(changed)
+        state.broadcast(rtc.SignalResponse(room_update=rtc.RoomUpdate(room=state.info())))
 
 
 def _delete(state: RoomState, request: room.DeleteRoomRequest) -> room.DeleteRoomResponse:

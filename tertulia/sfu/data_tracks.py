@@ -8,6 +8,7 @@ import struct
 from livekit.protocol import models, rtc
 
 from tertulia.protocol.ids import mint
+from tertulia.sfu import replication
 from tertulia.sfu.data import DATA_TRACK, DataTrack
 from tertulia.sfu.participant import LocalParticipant, Participant
 from tertulia.sfu.settings import DATA_TRACK_BUFFER_BYTES
@@ -37,9 +38,14 @@ def publish(state: RoomState, local: LocalParticipant, request: rtc.PublishDataT
     answer = rtc.PublishDataTrackResponse(info=info)
     state.send(local, rtc.SignalResponse(publish_data_track_response=answer))
     state.changed(local.who)
-    for other in state.local_members():
-        if other.auto_subscribe_data and other is not local:
-            _subscribe(state, other, state.data_tracks[info.sid])
+    appeared(state, state.data_tracks[info.sid])
+
+
+def appeared(state: RoomState, track: DataTrack) -> None:
+    """Members that want every data track get this one."""
+    for local in state.local_members():
+        if local.auto_subscribe_data and local.sid != track.publisher_sid:
+            _subscribe(state, local, track)
 
 
 def _problem(state: RoomState, local: LocalParticipant, request: rtc.PublishDataTrackRequest) -> "Reason | None":
@@ -144,6 +150,7 @@ def _subscribe(state: RoomState, local: LocalParticipant, track: DataTrack, *, t
 
 def tell_handles(state: RoomState, local: LocalParticipant) -> None:
     """Always the full map."""
+    state.relay.data_tracks_changed()
     message = rtc.DataTrackSubscriberHandles()
     for track in state.data_tracks.values():
         handle = track.subscribers.get(local.sid)
@@ -158,6 +165,7 @@ def tell_handles(state: RoomState, local: LocalParticipant) -> None:
 def forget_subscriber(state: RoomState, local: LocalParticipant) -> None:
     for track in state.data_tracks.values():
         track.subscribers.pop(local.sid, None)
+    state.relay.data_tracks_changed()
 
 
 # ------------------------------------------------------------------------------------------ packets
@@ -172,8 +180,17 @@ def on_packet(state: RoomState, local: LocalParticipant, data: bytes) -> None:
     if info is None:
         state.counters["data_track_unknown_handle"] += 1
         return
+    distribute(state, info.sid, data)
+    replication.data_track_packet(state, info.sid, data)
+
+
+def distribute(state: RoomState, track_sid: str, data: bytes) -> None:
+    """To the subscribers on this node."""
+    if len(data) < HEADER_BYTES or (track := state.data_tracks.get(track_sid)) is None:
+        state.counters["data_track_late"] += 1
+        return
     head, tail = data[:2], data[4:]
-    for sid, handle in state.data_tracks[info.sid].subscribers.items():
+    for sid, handle in track.subscribers.items():
         subscriber = state.members[sid].local
         if subscriber is not None:
             _send(state, subscriber, head + struct.pack("!H", handle) + tail)

@@ -80,7 +80,7 @@ def send(state: RoomState, packet: models.DataPacket, *, sender: Participant | N
     to = destinations(packet)
     data = packet.SerializeToString()
     deliver(state, packet, data, to, sender)
-    replication.data(state, data)
+    replication.data(state, packet, data, to)
 
 
 def deliver(

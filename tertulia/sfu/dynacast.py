@@ -29,6 +29,9 @@ def begin(state: RoomState, track: PublishedTrack) -> None:
 
 def review(state: RoomState, track: PublishedTrack) -> None:
     """Something about the subscribers of a track changed."""
+    if track.sid in state.tracks and state.members[track.publisher_sid].local is None:
+        state.relay.review(track)  # its own node sums up
+        return
     if not track.is_video or track.sid not in state.tracks:
         return
     need = _need(state, track)
@@ -50,7 +53,7 @@ def _need(state: RoomState, track: PublishedTrack) -> Need:
             continue
         layer = wish.forwarder.wanted_layer(receiver.layers, track.heights(receiver.layers))
         _raise(need, receiver, layer)
-    for receiver, layer in state.taps.wanted(track):
+    for receiver, layer in (*state.taps.wanted(track), *state.relay.wanted(track)):
         _raise(need, receiver, layer)
     return need
 
@@ -87,9 +90,7 @@ def _tell(state: RoomState, track: PublishedTrack, need: Need) -> None:
         for layer in range(before.get(mime, NOTHING) + 1, need.get(mime, NOTHING) + 1):
             receiver.tracker.expect(layer)
     publisher = state.members[track.publisher_sid].local
-    if publisher is None:
-        state.relay.want_layer(track, max(need.values(), default=NOTHING))
-    else:
+    if publisher is not None:
         state.send(publisher, rtc.SignalResponse(subscribed_quality_update=quality_update(track, need)))
 
 

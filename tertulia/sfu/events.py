@@ -32,6 +32,10 @@ class Join:
     attributes: dict[str, str] = field(default_factory=dict)
     add_tracks: tuple[rtc.AddTrackRequest, ...] = ()
     offer: rtc.SessionDescription | None = None
+    sid: str = ""
+    """The participant sid the identity was claimed with; empty: the room mints one."""
+    ticket: int = 0
+    """Number of that claim; 0: there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,38 @@ class NodeGone:
     node: NodeId
 
 
-RoomInput = Join | Resume | Request | SessionClosed | OfTransport | OfPlane | FromNode | NodeGone
+@dataclass(frozen=True, slots=True)
+class NodesHere:
+    """Nodes that hold this room, as the store says."""
+
+    nodes: frozenset[NodeId]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The room's record was changed, here or elsewhere: metadata, recording."""
+
+    room: models.Room
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """This node is about to stop and there are others: members shall go there."""
+
+
+RoomInput = (
+    Join
+    | Resume
+    | Request
+    | SessionClosed
+    | OfTransport
+    | OfPlane
+    | FromNode
+    | NodeGone
+    | NodesHere
+    | Renewed
+    | Drain
+)
 
 # ---------------------------------------------------------------------------------------------- out
 

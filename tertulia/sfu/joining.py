@@ -9,7 +9,7 @@ from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import mint
 from tertulia.protocol.machine import MILLISECOND, SECOND
 from tertulia.protocol.token import Claims, VideoGrant, permission
-from tertulia.sfu import leaving, negotiating, publishing, subscribing
+from tertulia.sfu import data_tracks, leaving, negotiating, publishing, subscribing
 from tertulia.sfu.events import EndSession, Join, Refresh, Send
 from tertulia.sfu.negotiation import Answerer, Offerer
 from tertulia.sfu.participant import (
@@ -45,7 +45,8 @@ def admit(state: RoomState, claims: Claims) -> None:
 def join(state: RoomState, event: Join) -> None:
     """A client comes in; whoever holds its identity goes."""
     try:
-        admit(state, event.claims)
+        if not event.ticket:  # a claim has counted already, exactly
+            admit(state, event.claims)
         info = _participant_info(state, event)
     except RequestError as error:
         _refuse(state, event, error)
@@ -61,6 +62,7 @@ def join(state: RoomState, event: Join) -> None:
     for request in event.add_tracks:
         publishing.add_track(state, local, request)
     subscribing.review_all(state, local)
+    data_tracks.subscribe_all(state, local)
     if event.offer is not None and event.offer.sdp:
         negotiating.on_offer(state, local, event.offer)
     refresh_token(state, local)
@@ -76,6 +78,7 @@ def _refuse(state: RoomState, event: Join, error: RequestError) -> None:
 
 def _enter(state: RoomState, event: Join, info: models.ParticipantInfo) -> LocalParticipant:
     who = Participant(info, state.node_id)
+    who.ticket = event.ticket
     local = who.local = LocalParticipant(who, event.claims, event.client, event.session)
     local.single_connection = event.single_connection
     local.subscriber_primary = not event.single_connection and info.permission.can_subscribe
@@ -108,7 +111,7 @@ def _participant_info(state: RoomState, event: Join) -> models.ParticipantInfo:
         raise RequestError("invalid_argument", f"name exceeds {config.max_name_length} characters")
     own = {key: value for key, value in event.attributes.items() if value}
     return models.ParticipantInfo(
-        sid=mint("PA_", state.rng),
+        sid=event.sid or mint("PA_", state.rng),
         identity=claims.identity,
         name=claims.name,
         state=JOINING,

@@ -18,6 +18,12 @@ def leave_message(reason: Reason, action: Leave.Action = Leave.DISCONNECT) -> rt
     return rtc.SignalResponse(leave=Leave(reason=reason, action=action, can_reconnect=action != Leave.DISCONNECT))
 
 
+def drain(state: RoomState) -> None:
+    """This node stops: its members come back through another one."""
+    for local in state.local_members():
+        state.condemn(local.who, Reason.SERVER_SHUTDOWN, Leave.RECONNECT)
+
+
 def session_closed(state: RoomState, session: SessionId) -> None:
     """The WebSocket is gone: a connected participant may come back, one that never connected is gone."""
     local = state.sessions.pop(session, None)
@@ -69,11 +75,15 @@ def remove(
         return
     was_active = who.info.state == ACTIVE
     for track in list(who.tracks.values()):
-        publishing.unpublish(state, track)
+        if who.local is None:
+            publishing.forget(state, track)
+        else:
+            publishing.unpublish(state, track)
     data_tracks.forget_publisher(state, who)
     if who.local is not None:
         _release(state, who.local)
         end_session(state, who.local, None if reason == Reason.CLIENT_INITIATED else leave_message(reason, action))
+        state.replicas.depart(who.sid, reason)
     who.become(DISCONNECTED)
     who.info.disconnect_reason = reason
     who.info.version += 1

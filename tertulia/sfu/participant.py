@@ -52,6 +52,10 @@ class Participant:
         self.tracks: dict[str, PublishedTrack] = {}
         self.data_tracks: dict[int, models.DataTrackInfo] = {}
         """By the publisher's handle."""
+        self.ticket = 0
+        """Order of claims of its identity among nodes: the later one stays."""
+        self.revision = 0
+        """Of a remote member: the change of its node that is applied here."""
         self.rule: rtc.SubscriptionPermission | None = None
         """Who may subscribe to this member's tracks; None: everybody."""
         self.local: LocalParticipant | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from livekit.protocol import models, rtc
 
+from tertulia.protocol import bus
 from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import mint
 from tertulia.sfu.media.receiver import Receiver
@@ -49,6 +50,8 @@ class PublishedTrack:
         """The client's names of it, one per codec."""
         self.receivers: list[Receiver] = []
         """The primary codec first, then backups."""
+        self.offers: tuple[bus.CodecOffer, ...] = ()
+        """Of a remote member's track: what its node can relay."""
         self.subscriptions: dict[str, Subscription] = {}
         """Wishes of this node's members, by subscriber sid."""
         self.dynacast = DynacastPlan()

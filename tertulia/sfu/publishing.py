@@ -283,6 +283,7 @@ def unpublish(state: RoomState, track: PublishedTrack, *, tell_publisher: bool =
     """The end of a track, whoever wished it. `tell_publisher`: it was not the publisher."""
     who = state.members[track.publisher_sid]
     subscribing.track_gone(state, track)
+    state.relay.track_gone(track)
     for receiver in list(track.receivers):
         _drop_receiver(state, track, receiver)
     del state.tracks[track.sid]
@@ -297,6 +298,14 @@ def unpublish(state: RoomState, track: PublishedTrack, *, tell_publisher: bool =
     state.happened("track_unpublished", who, track.info)
     if who.local is not None:
         _serve_queued(state, who.local, track)
+
+
+def forget(state: RoomState, track: PublishedTrack) -> None:
+    """The end of a remote member's track, as its node said."""
+    subscribing.track_gone(state, track)
+    state.relay.track_gone(track)
+    del state.tracks[track.sid]
+    state.members[track.publisher_sid].tracks.pop(track.sid, None)
 
 
 def _drop_receiver(state: RoomState, track: PublishedTrack, receiver: Receiver) -> None:

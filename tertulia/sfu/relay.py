@@ -1,24 +1,61 @@
 """The seam to other nodes' media: a track of a remote member gets a receiver here once somebody here wants it.
 
-Today's room is alone on its node and uses `NoRelay`; a cluster puts its own in.
+A room that is alone on its node uses `NoRelay`; with other nodes it is `relaying.MediaRelay`.
 """
 
+from collections.abc import Iterator
 from typing import Protocol
 
+from tertulia.protocol import bus
+from tertulia.protocol.ids import NodeId, TransportId
+from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.publication import PublishedTrack
 
 
+class Links(Protocol):
+    """Media links of this node to others."""
+
+    def open(self, node: NodeId) -> TransportId:
+        """The plane's transport to and from another node; keys and addresses follow by themselves."""
+
+
 class Relay(Protocol):
-    """Asked by subscribing; answers later by attaching a Receiver to the track, then `subscribing.track_ready`."""
+    """Asked by the room for media of remote members, and told what other nodes want of ours."""
 
     def want(self, track: PublishedTrack) -> None:
-        """A member of this node wants a track that has no receiver here."""
+        """A member of this node wants a track that has no receiver here: attaches one if there can be one."""
 
     def unwant(self, track: PublishedTrack) -> None:
-        """Nobody here wants it any more."""
+        """Nobody of this node's members wants it any more."""
 
-    def want_layer(self, track: PublishedTrack, layer: int) -> None:
-        """The highest layer wanted here changed (-1: none)."""
+    def review(self, track: PublishedTrack) -> None:
+        """What this node's members want of a remote track may have changed."""
+
+    def offers_changed(self, track: PublishedTrack) -> None:
+        """The codecs of a remote track are others now."""
+
+    def track_gone(self, track: PublishedTrack) -> None:
+        """A track is over, ours or a remote one."""
+
+    def layers_changed(self, track: PublishedTrack) -> None:
+        """The living layers of a track of ours changed."""
+
+    def wanted(self, track: PublishedTrack) -> Iterator[tuple[Receiver, int]]:
+        """The highest layer each other node needs of a track of ours."""
+
+    def wanted_by(self, node: NodeId, wants: tuple[bus.Want, ...]) -> None:
+        """Everything another node wants of us now."""
+
+    def data_tracks_changed(self) -> None:
+        """Which data tracks this node's members are subscribed to."""
+
+    def node_gone(self, node: NodeId) -> None: ...
+
+    def remind(self) -> None:
+        """Say all wishes again: their word may have been lost."""
+
+    def flush(self) -> None:
+        """At the end of a turn: say what changed."""
 
 
 class NoRelay:
@@ -30,5 +67,32 @@ class NoRelay:
     def unwant(self, track: PublishedTrack) -> None:
         return
 
-    def want_layer(self, track: PublishedTrack, layer: int) -> None:
+    def review(self, track: PublishedTrack) -> None:
+        return
+
+    def offers_changed(self, track: PublishedTrack) -> None:
+        return
+
+    def track_gone(self, track: PublishedTrack) -> None:
+        return
+
+    def layers_changed(self, track: PublishedTrack) -> None:
+        return
+
+    def wanted(self, track: PublishedTrack) -> Iterator[tuple[Receiver, int]]:
+        return iter(())
+
+    def wanted_by(self, node: NodeId, wants: tuple[bus.Want, ...]) -> None:
+        return
+
+    def data_tracks_changed(self) -> None:
+        return
+
+    def node_gone(self, node: NodeId) -> None:
+        return
+
+    def remind(self) -> None:
+        return
+
+    def flush(self) -> None:
         return

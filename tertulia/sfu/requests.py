@@ -91,6 +91,7 @@ def _subscription_permission(state: RoomState, local: LocalParticipant, message:
         state.counters["limit_permission_entries"] += 1
         return
     local.who.rule = rule
+    state.replicas.touch(local.sid)
     subscribing.review_publisher(state, local.sid)
 
 

@@ -31,11 +31,14 @@ from tertulia.sfu import (
 from tertulia.sfu.agenda import Appointment
 from tertulia.sfu.events import (
     Closed,
+    Drain,
     FromNode,
     Join,
     NodeGone,
+    NodesHere,
     OfPlane,
     OfTransport,
+    Renewed,
     Request,
     Resume,
     RoomInput,
@@ -44,6 +47,8 @@ from tertulia.sfu.events import (
 )
 from tertulia.sfu.participant import LocalParticipant, Peer
 from tertulia.sfu.plane.api import Feedback, KeyFrame, Plane, Report, Rtcp, Switched, TransportSilent, UnboundSsrc
+from tertulia.sfu.relay import Links
+from tertulia.sfu.relaying import MediaRelay
 from tertulia.sfu.rounds import Rounds
 from tertulia.sfu.settings import CALM_MEMBERS, CALM_UPDATE_NS, RoomConfig
 from tertulia.sfu.state import RoomState
@@ -79,7 +84,11 @@ class Room:
         wall_offset_ns: int,
         rng: Random,
         config: RoomConfig,
+        shared: models.Room | None = None,
+        is_new: bool = True,
+        links: Links | None = None,
     ) -> None:
+        """`shared`: the room's record when there are other nodes, `is_new` if we made it, `links` the way to them."""
         self._state = RoomState(
             options,
             node_id=node_id,
@@ -90,7 +99,10 @@ class Room:
             wall_offset_ns=wall_offset_ns,
             rng=rng,
             config=config,
+            shared=shared,
         )
+        if links is not None:
+            self._state.relay = MediaRelay(self._state, links)
         self._rounds = Rounds(self._state)
         self._farewell: Appointment | None = None
         """The end of a room without members."""
@@ -98,7 +110,8 @@ class Room:
         self._calm: Appointment | None = None
         """The next batch of updates in a big room."""
         plane.set_audio_threshold(config.audio_active_level)
-        self._state.happened("room_started")
+        if is_new:
+            self._state.happened("room_started")
         self._end_turn()
 
     # ------------------------------------------------------------------------------------------ what it is
@@ -130,6 +143,15 @@ class Room:
         return figures
 
     # ------------------------------------------------------------------------------------------ calls
+
+    def is_complete(self) -> bool:
+        """Every other node that holds this room has told its members."""
+        return replication.is_complete(self._state)
+
+    def holds(self, identity: str) -> NodeId | None:
+        """The node a member is connected to; None: there is none of this identity."""
+        who = self._state.by_identity.get(identity)
+        return None if who is None else who.node
 
     def admit(self, claims: Claims) -> None:
         """Raises RequestError when the room cannot take this member now; changes nothing."""
@@ -249,6 +271,8 @@ class Room:
         for local in list(state.renegotiations.values()):
             negotiating.speak(state, local)
         state.renegotiations.clear()
+        replication.flush(state)
+        state.relay.flush()
         self._rounds.ensure()
         self._watch_emptiness()
 
@@ -269,7 +293,6 @@ class Room:
             self._calm.cancel()
             self._calm = None
         digest = state.updates.take()
-        replication.members(state, digest.of_node(state.node_id))
         for local in state.sessions.values():
             for message in digest.messages_for(local.who):
                 state.send(local, message)
@@ -295,6 +318,8 @@ class Room:
             leaving.remove(state, member, reason)
         state.taps.tell(RoomGone(reason))
         state.happened("room_finished")
+        replication.flush(state)
+        replication.goodbye(state)
         state.agenda.clear()
         state.is_closed = True
         state.emit(Closed(reason))
@@ -309,4 +334,7 @@ HANDLERS: Mapping[type[RoomInput], Callable[[Room, Any], None]] = {
     OfPlane: lambda self, event: self._on_report(event.report),
     FromNode: lambda self, event: replica.heard(self._state, event.node, event.data),
     NodeGone: lambda self, event: replica.node_gone(self._state, event.node),
+    NodesHere: lambda self, event: replica.nodes_here(self._state, event.nodes),
+    Renewed: lambda self, event: commands.renew(self._state, event.room),
+    Drain: lambda self, event: leaving.drain(self._state),
 }

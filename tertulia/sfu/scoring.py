@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from livekit.protocol import rtc
 
+from tertulia.sfu import replication
 from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.participant import LocalParticipant
 from tertulia.sfu.plane.api import Codec
@@ -21,6 +22,8 @@ def score(state: RoomState) -> None:
     """One window for everybody here."""
     scores = {local.sid: _member_score(state, local) for local in state.local_members() if local.is_active}
     state.ledger.forget_unseen()
+    replication.scores(state, scores)
+    scores = {**state.replicas.scores(), **scores}
     for local in state.local_members():
         _tell(state, local, scores)
 

@@ -20,6 +20,7 @@ from tertulia.sfu.plane.api import Plane
 from tertulia.sfu.publication import PublishedTrack
 from tertulia.sfu.quality import Ledger
 from tertulia.sfu.relay import NoRelay, Relay
+from tertulia.sfu.replicas import Replicas
 from tertulia.sfu.settings import RoomConfig
 from tertulia.sfu.speakers import Speakers
 from tertulia.sfu.subscription import Subscription
@@ -54,6 +55,7 @@ class RoomState:
         wall_offset_ns: int,
         rng: Random,
         config: RoomConfig,
+        shared: models.Room | None = None,
     ) -> None:
         self.options = options
         self.node_id = node_id
@@ -69,25 +71,16 @@ class RoomState:
         self.outputs: deque[RoomOutput] = deque()
         self.is_closed = False
         self._wall_offset_ns = wall_offset_ns
-        self.room = models.Room(
-            sid=mint("RM_", rng),
-            name=options.name,
-            empty_timeout=options.empty_timeout or config.empty_timeout_s,
-            departure_timeout=options.departure_timeout or config.departure_timeout_s,
-            max_participants=options.max_participants or config.max_participants,
-            creation_time=self.wall_ns() // SECOND,
-            creation_time_ms=self.wall_ns() // MILLISECOND,
-            enabled_codecs=[models.Codec(mime=mime) for mime in config.enabled_codecs],
-            metadata=options.metadata,
-        )
+        self.room = models.Room()
+        self.room.CopyFrom(shared or new_room(options, config, RoomSid(mint("RM_", rng)), self.wall_ns()))
         self.sif_trailer = bytes(rng.randrange(1, 256) for _ in range(SIF_TRAILER_BYTES))
         # who and what, wherever it is
         self.members: dict[str, Participant] = {}
         self.by_identity: dict[str, Participant] = {}
         self.tracks: dict[str, PublishedTrack] = {}
         self.data_tracks: dict[str, DataTrack] = {}
-        self.nodes: set[NodeId] = set()
-        """The other nodes that hold a replica."""
+        self.replicas = Replicas()
+        """The other nodes that hold this room."""
         # what is here
         self.sessions: dict[SessionId, LocalParticipant] = {}
         self.by_transport: dict[TransportId, LocalParticipant] = {}
@@ -132,8 +125,17 @@ class RoomState:
         for session in self.sessions:
             self.emit(Send(session, message))
 
-    def happened(self, name: str, who: Participant | None = None, track: models.TrackInfo | None = None) -> None:
-        self.emit(Happened(name, self.info(), _copy_info(who), _copy_track(track)))
+    def happened(
+        self,
+        name: str,
+        who: Participant | None = None,
+        track: models.TrackInfo | None = None,
+        *,
+        is_ours: bool = False,
+    ) -> None:
+        """Told once: by the member's own node, or by the one that speaks for a node that is gone (`is_ours`)."""
+        if who is None or who.node == self.node_id or is_ours:
+            self.emit(Happened(name, self.info(), _copy_info(who), _copy_track(track)))
 
     def info(self) -> models.Room:
         """The room as clients and APIs see it."""
@@ -155,6 +157,8 @@ class RoomState:
         """The public state of a member changed: everybody hears it at the end of the turn."""
         who.touch()
         self.updates.mark(who, to_self=to_self)
+        if who.local is not None:
+            self.replicas.touch(who.sid)
 
     def renegotiate(self, local: LocalParticipant) -> None:
         """Something was asked of the negotiation: it speaks at the end of the turn."""
@@ -171,6 +175,21 @@ class RoomState:
 
     def after(self, delay_ns: int) -> Nanos:
         return Nanos(self.now + delay_ns)
+
+
+def new_room(options: room.CreateRoomRequest, config: RoomConfig, sid: RoomSid, wall_ns: int) -> models.Room:
+    """What a room is when it begins."""
+    return models.Room(
+        sid=sid,
+        name=options.name,
+        empty_timeout=options.empty_timeout or config.empty_timeout_s,
+        departure_timeout=options.departure_timeout or config.departure_timeout_s,
+        max_participants=options.max_participants or config.max_participants,
+        creation_time=wall_ns // SECOND,
+        creation_time_ms=wall_ns // MILLISECOND,
+        enabled_codecs=[models.Codec(mime=mime) for mime in config.enabled_codecs],
+        metadata=options.metadata,
+    )
 
 
 def visible(members: Iterable[Participant], to: Participant) -> list[models.ParticipantInfo]:

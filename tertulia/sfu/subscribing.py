@@ -222,6 +222,7 @@ def retarget(state: RoomState, wish: Subscription) -> None:
 
 def retarget_all(state: RoomState, track: PublishedTrack) -> None:
     """The living layers of a track changed."""
+    state.relay.layers_changed(track)
     for wish in track.subscriptions.values():
         retarget(state, wish)
     state.taps.retarget(track)

@@ -6,7 +6,7 @@ from tertulia.protocol.errors import RequestError
 from tertulia.protocol.tap import SenderClock, TapEvent, TapPacket
 from tertulia.sfu import dynacast
 from tertulia.sfu.state import RoomState
-from tertulia.sfu.taps import View, available
+from tertulia.sfu.taps import View, available, can_be_had
 
 
 class RoomTap:
@@ -28,13 +28,15 @@ class RoomTap:
             return [
                 available(self._state.members[track.publisher_sid].info, track)
                 for track in self._state.tracks.values()
-                if track.receivers
+                if can_be_had(track)
             ]
         events, view.events = view.events, []
         return events
 
     def open(self, track_sid: str, *, max_height: int | None = None) -> int:
         track = self._state.tracks.get(track_sid)
+        if track is not None and not track.receivers:
+            self._state.relay.want(track)
         if track is None or not track.receivers:
             raise RequestError("not_found", "track is not found")
         tap = self._state.taps.open(self._view, track, max_height)

@@ -86,13 +86,16 @@ class Taps:
             receiver = tap.receiver
             yield receiver, tap.forwarder.wanted_layer(receiver.layers, track.heights(receiver.layers))
 
+    def has(self, track: PublishedTrack) -> bool:
+        return next(self._of(track), None) is not None
+
     def tell(self, event: TapEvent) -> None:
         for view in self.views:
             view.tell(event)
 
     def changed(self, who: models.ParticipantInfo, track: PublishedTrack) -> None:
         """The track appeared, or what is known of it changed."""
-        if self.views and track.receivers:
+        if self.views and can_be_had(track):
             self.tell(available(who, track))
 
     def gone(self, track: PublishedTrack) -> None:
@@ -110,10 +113,15 @@ def settings_for(max_height: int | None) -> ViewerSettings:
     return ViewerSettings(height=max_height or 0)
 
 
+def can_be_had(track: PublishedTrack) -> bool:
+    """There is media of it, here or to be fetched."""
+    return bool(track.receivers or track.offers)
+
+
 def available(who: models.ParticipantInfo, track: PublishedTrack) -> TrackAvailable:
     """A copy of everything egress must know of a track."""
     participant, info = models.ParticipantInfo(), models.TrackInfo()
     participant.CopyFrom(who)
     info.CopyFrom(track.info)
-    payload = track.receivers[0].payload
-    return TrackAvailable(participant, info, payload.mime_type, payload.clock_hz)
+    media = track.receivers[0].payload if track.receivers else track.offers[0]
+    return TrackAvailable(participant, info, media.mime_type, media.clock_hz)

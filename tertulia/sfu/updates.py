@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from livekit.protocol import models, rtc
 
-from tertulia.protocol.ids import NodeId
 from tertulia.sfu.participant import Participant
 from tertulia.sfu.settings import MAX_DEPARTED, MAX_UPDATE_BYTES
 
@@ -84,10 +83,6 @@ class Digest:
             if change.is_shown
         }
         self._common = list(_messages(list(self._infos.values())))
-
-    def of_node(self, node: NodeId) -> list[models.ParticipantInfo]:
-        """Members of one node as they are now, for its replicas elsewhere."""
-        return [change.who.info for change in self._changes.values() if change.who.node == node]
 
     def messages_for(self, member: Participant) -> list[rtc.SignalResponse]:
         own = self._changes.get(member.sid)
