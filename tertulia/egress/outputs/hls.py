@@ -123,7 +123,14 @@ class SegmentsOutput(LaneOutput):
             self._fail("the storage has been away for too long; the segments are kept locally")
         self._more.set()
         if self._uploader is None:
-            self._uploader = asyncio.create_task(self._upload(), name="hls uploader")
+            self._uploader = asyncio.create_task(self._guarded(), name="hls uploader")
+
+    async def _guarded(self) -> None:
+        try:
+            await self._upload()
+        except Exception:  # a mistake of ours ends this output, and is seen
+            log.exception("hls upload failed")
+            self._fail("internal error")
 
     async def _upload(self) -> None:
         """Store segments in order; one that cannot be stored holds back the others until it can."""

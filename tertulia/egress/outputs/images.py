@@ -51,6 +51,7 @@ class ImagesOutput(LaneOutput):
         self._info = egress.ImagesInfo(filename_prefix=plan.prefix)
         self._stored_files: list[StoredFile] = []
         self._uploads: set[asyncio.Task[None]] = set()
+        self._in_turn = asyncio.Lock()
 
     def wants(self, pts_ns: int) -> bool:
         """Worker. Whether a picture is due; cheap, to be asked for every frame."""
@@ -101,7 +102,8 @@ class ImagesOutput(LaneOutput):
 
     async def _upload(self, name: str) -> None:
         overwritten = self._plan.suffix == egress.ImageFileSuffix.IMAGE_SUFFIX_NONE_OVERWRITE
-        stored = await self._depot.store(name, "image/jpeg", last=not overwritten)
+        async with self._in_turn:  # so that no older picture overwrites a newer one
+            stored = await self._depot.store(name, "image/jpeg", last=not overwritten)
         self._stored_files.append(stored)
         if stored.error:  # one picture less; the series goes on
             log.warning("egress image: %s", stored.error)

@@ -7,6 +7,7 @@ As LiveKit: an address that never worked fails at once; one that did is tried ag
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from tertulia.egress.outputs.api import EncodedPacket, Hooks, OutputResult, Stre
 from tertulia.egress.outputs.flv import Tag, Tagger
 from tertulia.egress.outputs.rtmp_client import RtmpConnection, StreamLost, StreamRefused
 from tertulia.protocol.errors import RequestError
+
+log = logging.getLogger(__name__)
 
 STREAMS_LIMIT = 32
 """Addresses one egress may have had, removed ones included."""
@@ -69,7 +72,7 @@ class _Stream:
 
     def start(self) -> None:
         if self._task is None and self.active:
-            self._task = asyncio.create_task(self._run(), name="rtmp stream")
+            self._task = asyncio.create_task(self._guarded(), name="rtmp stream")
 
     def deliver(self, tags: Sequence[Tag], preamble: Sequence[Tag], has_video: bool) -> None:
         """Queue tags; from the first key frame on, and again from the next one after the queue ran over."""
@@ -115,6 +118,14 @@ class _Stream:
         self.info.error, self.info.ended_at = error, time.time_ns()
         if self.info.started_at:
             self.info.duration = self.info.ended_at - self.info.started_at
+
+    async def _guarded(self) -> None:
+        try:
+            await self._run()
+        except Exception:  # a mistake of ours ends this stream, and is seen
+            log.exception("stream to %s failed", self.info.url)
+            self.ended(_FAILED, "internal error")
+            self._hooks.changed()
 
     async def _run(self) -> None:
         outage_since, backoff_s, proven = 0.0, self._policy.first_backoff_s, False

@@ -8,6 +8,7 @@ closes it ends the stream. A listener too slow for its audio loses the oldest of
 import asyncio
 import contextlib
 import json
+import logging
 import ssl
 import time
 from collections import deque
@@ -28,6 +29,8 @@ from tertulia.egress.outputs.addresses import (
 )
 from tertulia.egress.outputs.api import EncodedPacket, Hooks, OutputResult, StreamSpec
 from tertulia.egress.outputs.rtmp_client import tls_context
+
+log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "audio/x-raw"
 MESSAGE_LIMIT_BYTES = 64 * 1024
@@ -104,7 +107,7 @@ class WebSocketOutput:
     def _start(self) -> None:
         if not self._closed and self._task is None:
             self._info.started_at = time.time_ns()
-            self._task = asyncio.create_task(self._run(), name="websocket output")
+            self._task = asyncio.create_task(self._guarded(), name="websocket output")
 
     def _push(self, message: bytes | str) -> None:
         if self._closed or self._failed is not None:
@@ -123,6 +126,13 @@ class WebSocketOutput:
                 self.dropped_bytes += len(message)
                 return True
         return False
+
+    async def _guarded(self) -> None:
+        try:
+            await self._run()
+        except Exception:  # a mistake of ours ends this stream, and is seen
+            log.exception("stream to %s failed", self._info.url)
+            self._end(_FAILED, "internal error")
 
     async def _run(self) -> None:
         try:

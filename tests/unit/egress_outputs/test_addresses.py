@@ -97,16 +97,27 @@ async def test_streams_refuse_and_report() -> None:
 
 
 async def test_a_private_address_fails_the_stream_when_refused() -> None:
-    changed = []
-    out = StreamsOutput(
-        ["rtmp://127.0.0.1:9/live/k"], AddressRules(allow_private=False), Hooks(changed=lambda: changed.append(1))
-    )
+    changed = asyncio.Event()
+    out = StreamsOutput(["rtmp://127.0.0.1:9/live/k"], AddressRules(allow_private=False), Hooks(changed=changed.set))
     out.open([media.video()[0]], 0)
     async with asyncio.timeout(5):
-        while not changed:  # noqa: ASYNC110 (the resolver's thread)
-            await asyncio.sleep(0.001)
+        await changed.wait()
     assert out.failed is not None
     assert "private network" in out.failed
+    await out.close()
+
+
+async def test_a_mistake_of_ours_ends_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wrong(*_: object) -> None:
+        raise KeyError("thekeyisasecret")
+
+    monkeypatch.setattr("tertulia.egress.outputs.rtmp_client.resolve", wrong)
+    changed = asyncio.Event()
+    out = StreamsOutput(["rtmp://127.0.0.1:9/live/k"], hooks=Hooks(changed=changed.set))
+    out.open([media.video()[0]], 0)
+    async with asyncio.timeout(5):
+        await changed.wait()
+    assert out.failed == "no stream is left: internal error"
     await out.close()
 
 
