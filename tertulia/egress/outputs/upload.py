@@ -29,7 +29,7 @@ class Depot:
     """Satisfies `api.Depository`. Without a primary storage the directory itself is where recordings end up."""
 
     def __init__(self, directory: Path, primary: Storage | None = None, backup: Storage | None = None) -> None:
-        self._directory = directory
+        self._directory = Path(os.path.abspath(directory))
         self._primary, self._backup = primary, backup
         self.backup_used = False
         """Once the primary storage has failed, everything later goes to the backup (as LiveKit)."""

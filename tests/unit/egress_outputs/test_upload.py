@@ -22,6 +22,12 @@ async def test_without_a_storage_a_file_stays_where_it_is(tmp_path: Path) -> Non
     assert not depot.uploads
 
 
+async def test_locations_are_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stored = await Depot(Path("recordings")).write("a", b"1", "text/plain")
+    assert stored.location == str(tmp_path / "recordings/a")
+
+
 async def test_the_local_copy_goes_once_it_is_elsewhere(tmp_path: Path) -> None:
     depot = Depot(tmp_path / "near", DirectoryStorage(tmp_path / "far"))
     kept = await depot.write("a/b.json", b"1", "application/json", last=False)
