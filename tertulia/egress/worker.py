@@ -114,6 +114,16 @@ class Worker:
         except Exception as error:
             log.exception("egress worker failed")
             self._report(Report(finished=True, failed=f"internal error: {type(error).__name__}"))
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nothing is taken any more."""
+        with self._ready:
+            self._stop_at = self._stop_at or self._newest
+            self._waiting.clear()
+            self._busy = False
+            self._ready.notify_all()
 
     def _next(self) -> Batch | None:
         with self._ready:

@@ -182,3 +182,7 @@ def near(colour: tuple[int, int, int], wanted: tuple[int, int, int], tolerance: 
 
 def file_size(location: str) -> int:
     return Path(location).stat().st_size
+
+
+def names(root: Path, pattern: str) -> list[str]:
+    return sorted(path.name for path in root.glob(f"**/{pattern}"))
