@@ -46,6 +46,16 @@ class Histogram:
         self.max_ns = max(self.max_ns, other.max_ns)
         self.sum_ns += other.sum_ns
 
+    def since(self, before: "Histogram | None") -> "Histogram":
+        """What was added after `before`; its maximum is known to a bucket."""
+        found = Histogram()
+        found.counts = self.counts - before.counts if before is not None else self.counts.copy()
+        found.sum_ns = self.sum_ns - (before.sum_ns if before is not None else 0)
+        used = np.flatnonzero(found.counts)
+        if len(used):
+            found.max_ns = min(self.max_ns, int(FIRST_NS * RATIO ** (int(used[-1]) + 1)))
+        return found
+
     def percentile_ns(self, percent: float) -> int:
         """The duration that `percent` of all do not exceed, 0 when there are none."""
         total = self.count

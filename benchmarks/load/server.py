@@ -1,4 +1,4 @@
-"""A Tertulia of the bench's own: on free ports of the loopback interface, with keys nobody else knows, ended with us."""
+"""A Tertulia of the bench's own: on free loopback ports, with keys nobody else knows, ended with us."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -95,10 +94,11 @@ class OwnServer:
         return self.target
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError, urllib.error.URLError):
+        try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/healthz", timeout=1) as answer:
                 return int(answer.status) == 200
-        return False
+        except OSError:
+            return False
 
     def last_words(self, lines: int = 12) -> str:
         self._log.seek(0)
