@@ -64,19 +64,27 @@ def extensions() -> list[Any]:
         from Cython.Build import cythonize
 
         flags = ["-O3", "-fno-strict-aliasing", "-fwrapv", *os.environ.get("TERTULIA_NATIVE_FLAGS", "").split()]
+        # every module must agree on the layout of the rows: a change rebuilds all of them
+        layouts = sorted(str(path) for path in Path(PLANE, "compiled").glob("*.pxd"))
         modules = [
-            Extension(f"tertulia.sfu.plane.compiled.{name}", [f"{PLANE}/{name}.py"], extra_compile_args=flags)
+            Extension(
+                f"tertulia.sfu.plane.compiled.{name}",
+                [f"{PLANE}/{name}.py"],
+                depends=layouts,
+                extra_compile_args=flags,
+            )
             for name in DECISIONS
         ]
         modules.append(
             Extension(
                 "tertulia.sfu.plane.native",
                 [f"{PLANE}/native.pyx"],
+                depends=[*layouts, f"{PLANE}/native_core.pxi"],
                 extra_compile_args=flags,
                 extra_link_args=["-pthread"],
             )
         )
-        return list(cythonize(modules, compiler_directives=DIRECTIVES, build_dir="build/cython"))
+        return list(cythonize(modules, compiler_directives=DIRECTIVES, build_dir="build/cython", force=True))
     except Exception as error:
         if REQUIRED:
             raise

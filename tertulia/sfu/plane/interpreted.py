@@ -13,7 +13,7 @@ from pylibsrtp import Error, Session
 
 from tertulia.sfu.plane import intake, outflow, rtcp, sizes, srtp, tables, upkeep
 from tertulia.sfu.plane.core import RawReport, RawTapPacket, UnknownHandle
-from tertulia.sfu.plane.rows import Down, Engine, Seen, Track, Transport, Up
+from tertulia.sfu.plane.rows import Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.statistics import lost
 from tertulia.sfu.plane.template import renumber
 from tertulia.sfu.plane.words import (
@@ -219,7 +219,7 @@ class Interpreted:
             t.l_data = bytearray(LIMBO_BYTES)
             t.l_off, t.l_len, t.l_ssrc, t.l_at = ([0] * LIMBO_PACKETS for _ in range(4))
             t.w_at, t.w_seq = [0] * ARRIVALS, [0] * ARRIVALS
-            t.x_at, t.x_seq, t.x_size, t.x_state = ([0] * SENT for _ in range(4))
+            t.x = [Departure() for _ in range(SENT)]
             self._links[handle] = Link(t)
             make_room(self.engine.transports, self.engine.n_transports)
             tables.add_transport(self.engine, t)
@@ -426,8 +426,7 @@ class Interpreted:
             d.session = self._seat(link) if link.rows_of else 0
             length = sizes.history(d.track.codec)
             d.h_mask = length - 1
-            for name in HISTORY:
-                setattr(d, name, [0] * length)
+            d.h = [Past() for _ in range(length)]
             self._add(d)
 
     def add_tap(self, handle: int, track: int, limit: int) -> None:
@@ -536,7 +535,6 @@ RING = (
     *("r_seq", "r_used", "r_off", "r_ext", "r_len", "r_ts", "r_flags", "r_tid", "r_picture_at", "r_picture"),
     *("r_tl0_at", "r_tl0", "r_keyidx_at", "r_keyidx", "r_at"),
 )
-HISTORY = ("h_out", "h_used", "h_in", "h_up", "h_ts", "h_picture", "h_tl0", "h_keyidx", "h_at", "h_tries")
 
 
 def make_room(rows: list[Any], count: int) -> None:

@@ -43,20 +43,29 @@ def ticks(elapsed_ns: int, clock_hz: int) -> int:
 
 
 def open_range(d: "Down", start: int, sequence: int, picture: int, tl0: int, keyidx: int) -> None:
-    """From the incoming number `start` on, these offsets hold."""
+    """From the incoming number `start` on, these offsets hold. The range at hand goes to the ones before it."""
     k = (d.range_head + 1) & (RANGES - 1)
     d.range_head = k
     if d.n_ranges < RANGES:
         d.n_ranges += 1
-    d.g_start[k] = u32(start)
-    d.g_seq[k] = u32(sequence)
-    d.g_picture[k] = u32(picture)
-    d.g_tl0[k] = u32(tl0)
-    d.g_keyidx[k] = u32(keyidx)
+    d.g_start[k] = d.c_start
+    d.g_seq[k] = d.c_seq
+    d.g_picture[k] = d.c_picture
+    d.g_tl0[k] = d.c_tl0
+    d.g_keyidx[k] = d.c_keyidx
+    set_range(d, start, sequence, picture, tl0, keyidx)
 
 
-def range_of(d: "Down", number: int) -> int:
-    """Index of the range an incoming number belongs to, -1 when that was too long ago."""
+def set_range(d: "Down", start: int, sequence: int, picture: int, tl0: int, keyidx: int) -> None:
+    d.c_start = u32(start)
+    d.c_seq = u32(sequence)
+    d.c_picture = u32(picture)
+    d.c_tl0 = u32(tl0)
+    d.c_keyidx = u32(keyidx)
+
+
+def earlier_range(d: "Down", number: int) -> int:
+    """Index of the range before the one at hand that an incoming number belongs to, -1 when that was too long ago."""
     for back in range(d.n_ranges):
         k = (d.range_head - back) & (RANGES - 1)
         if s32(number - d.g_start[k]) >= 0:
@@ -104,7 +113,7 @@ def begin(e: "Engine", d: "Down", u: "Up", slot: int) -> None:
         tl0 = 0
         keyidx = 0
     d.n_ranges = 0
-    open_range(d, number, sequence, picture, tl0, keyidx)
+    set_range(d, number, sequence, picture, tl0, keyidx)
     d.in_top = u32(number - 1)
     d.frame_ts = u32(u.r_ts[slot] - 1)
     d.dropped_known = 0
@@ -154,33 +163,38 @@ def select(e: "Engine", d: "Down", u: "Up", slot: int) -> int:
     if s32(number - d.in_top) > 0:
         if not newest(e, d, u, slot):
             return 0
-        k = d.range_head
-    else:
-        k = range_of(d, number)
-        if k < 0:
-            e.drops[D_OLD] += 1
-            return 0
-        if u.r_len[slot] == 0:
-            e.drops[D_PADDING_ONLY] += 1
-            return 0
-        if u.r_tid[slot] > d.temporal_now:
-            e.drops[D_TEMPORAL] += 1
-            return 0
-    d.o_seq = (number - d.g_seq[k]) & 0xFFFF
+    elif u.r_len[slot] == 0:
+        e.drops[D_PADDING_ONLY] += 1
+        return 0
+    elif u.r_tid[slot] > d.temporal_now:
+        e.drops[D_TEMPORAL] += 1
+        return 0
     d.o_ts = u32(u.r_ts[slot] - d.ts_off)
-    d.o_picture = (u.r_picture[slot] - d.g_picture[k]) & (0x7FFF if u.r_flags[slot] & F_PICTURE_WIDE else 0x7F)
-    d.o_tl0 = (u.r_tl0[slot] - d.g_tl0[k]) & 255
-    d.o_keyidx = (u.r_keyidx[slot] - d.g_keyidx[k]) & 31
+    if s32(number - d.c_start) >= 0:
+        take_off(d, u, slot, d.c_seq, d.c_picture, d.c_tl0, d.c_keyidx)
+        return 1
+    k = earlier_range(d, number)
+    if k < 0:
+        e.drops[D_OLD] += 1
+        return 0
+    take_off(d, u, slot, d.g_seq[k], d.g_picture[k], d.g_tl0[k], d.g_keyidx[k])
     return 1
+
+
+def take_off(d: "Down", u: "Up", slot: int, sequence: int, picture: int, tl0: int, keyidx: int) -> None:
+    """The outgoing numbers: the incoming ones without a range's offsets."""
+    d.o_seq = (u.r_seq[slot] - sequence) & 0xFFFF
+    d.o_picture = (u.r_picture[slot] - picture) & (0x7FFF if u.r_flags[slot] & F_PICTURE_WIDE else 0x7F)
+    d.o_tl0 = (u.r_tl0[slot] - tl0) & 255
+    d.o_keyidx = (u.r_keyidx[slot] - keyidx) & 31
 
 
 def newest(e: "Engine", d: "Down", u: "Up", slot: int) -> int:
     """A packet beyond all others of its layer: 0 when it is left out and the gap closed behind it."""
     number = u.r_seq[slot]
     d.in_top = number
-    k = d.range_head
     if u.r_len[slot] == 0:
-        open_range(d, number + 1, d.g_seq[k] + 1, d.g_picture[k], d.g_tl0[k], d.g_keyidx[k])
+        open_range(d, number + 1, d.c_seq + 1, d.c_picture, d.c_tl0, d.c_keyidx)
         e.drops[D_PADDING_ONLY] += 1
         return 0
     if temporal_drop(d, u, slot):
@@ -189,7 +203,7 @@ def newest(e: "Engine", d: "Down", u: "Up", slot: int) -> int:
             skipped = 1
             d.dropped_known = 1
             d.dropped_picture = u.r_picture[slot]
-        open_range(d, number + 1, d.g_seq[k] + 1, d.g_picture[k] + skipped, d.g_tl0[k], d.g_keyidx[k])
+        open_range(d, number + 1, d.c_seq + 1, d.c_picture + skipped, d.c_tl0, d.c_keyidx)
         d.frame_ts = u.r_ts[slot]
         e.drops[D_TEMPORAL] += 1
         return 0
@@ -230,14 +244,14 @@ def sent(d: "Down", u: "Up", slot: int) -> None:
             d.last_keyidx = d.o_keyidx
         d.has = 1
     if d.h_mask:
-        k = d.o_seq & d.h_mask
-        d.h_used[k] = 1
-        d.h_out[k] = d.o_seq
-        d.h_in[k] = u.r_seq[slot]
-        d.h_up[k] = u.id
-        d.h_ts[k] = d.o_ts
-        d.h_picture[k] = d.o_picture
-        d.h_tl0[k] = d.o_tl0
-        d.h_keyidx[k] = d.o_keyidx
-        d.h_at[k] = 0
-        d.h_tries[k] = 0
+        past = d.h[d.o_seq & d.h_mask]
+        past.used = 1
+        past.out = d.o_seq
+        past.number = u.r_seq[slot]
+        past.up = u.id
+        past.ts = d.o_ts
+        past.picture = d.o_picture
+        past.tl0 = d.o_tl0
+        past.keyidx = d.o_keyidx
+        past.at = 0
+        past.tries = 0

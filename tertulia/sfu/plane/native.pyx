@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from tertulia.sfu.plane.compiled.intake cimport acceptable, affordable, replay, rtp
 from tertulia.sfu.plane.compiled.outflow cimport aim, fan_out, want_layer
-from tertulia.sfu.plane.compiled.rows cimport Down, Engine, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.rtcp cimport rtcp, rtcp_acceptable
 from tertulia.sfu.plane.compiled.statistics cimport lost
 from tertulia.sfu.plane.compiled.sys cimport *
@@ -624,10 +624,10 @@ cdef Link* new_link() noexcept nogil:
     t.l_at = <int64_t*> calloc(LIMBO_PACKETS, sizeof(int64_t))
     t.w_at = <int64_t*> calloc(ARRIVALS, sizeof(int64_t))
     t.w_seq = <int64_t*> calloc(ARRIVALS, sizeof(int64_t))
-    t.x_at = <int64_t*> calloc(SENT, sizeof(int64_t))
-    t.x_seq = <int64_t*> calloc(SENT, sizeof(int64_t))
-    t.x_size = <int*> calloc(SENT, sizeof(int))
-    t.x_state = <uint8_t*> calloc(SENT, 1)
+    cdef Departure* departures = <Departure*> calloc(SENT, sizeof(Departure))
+    t.x = <Departure**> calloc(SENT, sizeof(Departure*))
+    for k in range(SENT):
+        t.x[k] = &departures[k]
     return link
 
 
@@ -636,7 +636,7 @@ cdef void free_link(Link* link) noexcept nogil:
     free(t.s_ssrc); free(t.s_what); free(t.s_up); free(t.s_at); free(t.s_told)
     free(t.l_data); free(t.l_off); free(t.l_len); free(t.l_ssrc); free(t.l_at)
     free(t.w_at); free(t.w_seq)
-    free(t.x_at); free(t.x_seq); free(t.x_size); free(t.x_state)
+    free(t.x[0]); free(t.x)
     free(t.downs)
     free(link.outbound)
     free(link)
@@ -677,22 +677,18 @@ cdef void free_up(Up* u) noexcept nogil:
 cdef Row* new_row(int history) noexcept nogil:
     cdef Row* row = <Row*> calloc(1, sizeof(Row))
     cdef Down* d = &row.row
+    cdef Past* past
+    cdef int k
     d.target = -1
     d.layer = -1
     d.temporal = 7
     d.temporal_now = 7
     if history:
         d.h_mask = history - 1
-        d.h_out = <uint32_t*> calloc(history, sizeof(uint32_t))
-        d.h_used = <uint8_t*> calloc(history, 1)
-        d.h_in = <uint32_t*> calloc(history, sizeof(uint32_t))
-        d.h_up = <uint32_t*> calloc(history, sizeof(uint32_t))
-        d.h_ts = <uint32_t*> calloc(history, sizeof(uint32_t))
-        d.h_picture = <int*> calloc(history, sizeof(int))
-        d.h_tl0 = <uint8_t*> calloc(history, 1)
-        d.h_keyidx = <uint8_t*> calloc(history, 1)
-        d.h_at = <int64_t*> calloc(history, sizeof(int64_t))
-        d.h_tries = <uint8_t*> calloc(history, 1)
+        past = <Past*> calloc(history, sizeof(Past))
+        d.h = <Past**> calloc(history, sizeof(Past*))
+        for k in range(history):
+            d.h[k] = &past[k]
     return row
 
 
@@ -707,8 +703,9 @@ cdef void free_kept(Kept* kept) noexcept nogil:
 cdef void free_row(Row* row) noexcept nogil:
     cdef Down* d = &row.row
     free_kept(row.head)
-    free(d.h_out); free(d.h_used); free(d.h_in); free(d.h_up); free(d.h_ts); free(d.h_picture); free(d.h_tl0)
-    free(d.h_keyidx); free(d.h_at); free(d.h_tries)
+    if d.h != NULL:
+        free(d.h[0])
+    free(d.h)
     free(row)
 
 

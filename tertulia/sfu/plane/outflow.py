@@ -149,25 +149,25 @@ def resend(e: "Engine", d: "Down", sequence: int) -> None:
     e.totals[T_NACKS_IN] += 1
     if not d.h_mask:
         return
-    k = sequence & d.h_mask
-    if not d.h_used[k] or d.h_out[k] != sequence or d.h_tries[k] >= RESENDS:
+    past = d.h[sequence & d.h_mask]
+    if not past.used or past.out != sequence or past.tries >= RESENDS:
         return
     settle = d.transport.rtt_ns * 2
     if settle == 0 or settle > SETTLE_NS:
         settle = SETTLE_NS
-    if d.h_tries[k] and e.now - d.h_at[k] < settle:
+    if past.tries and e.now - past.at < settle:
         return
     for layer in range(4):
-        if d.track.has[layer] and d.track.ups[layer].id == d.h_up[k]:
+        if d.track.has[layer] and d.track.ups[layer].id == past.up:
             u = d.track.ups[layer]
-            slot = kept(u, d.h_in[k])
+            slot = kept(u, past.number)
             if slot < 0 or not affordable_resend(d.transport, e.now):
                 return
-            d.h_tries[k] += 1
-            d.h_at[k] = e.now
+            past.tries += 1
+            past.at = e.now
             d.retransmitted += 1
             e.totals[T_RETRANSMITTED] += 1
-            n = build(e, d, u, slot, sequence, d.h_ts[k], d.h_picture[k], d.h_tl0[k], d.h_keyidx[k], 1)
+            n = build(e, d, u, slot, sequence, past.ts, past.picture, past.tl0, past.keyidx, 1)
             d.bytes += n
             leave(e, d.transport, d.session, n)
             return

@@ -53,6 +53,52 @@ class Seen:
         self.parameters = 0  # H.264 and H.265: parameter sets were in this packet
 
 
+class Past:
+    """One packet a row sent: which incoming one it was, and the numbers it went out under."""
+
+    __slots__ = (
+        "at",
+        "keyidx",
+        "number",
+        "out",
+        "picture",
+        "tl0",
+        "tries",
+        "ts",
+        "up",
+        "used",
+    )
+
+    def __init__(self) -> None:
+        self.out = 0
+        self.number = 0
+        self.up = 0
+        self.ts = 0
+        self.picture = 0
+        self.used = 0
+        self.tries = 0
+        self.tl0 = 0
+        self.keyidx = 0
+        self.at = 0  # last sent again
+
+
+class Departure:
+    """One packet a transport sent, until feedback tells of it."""
+
+    __slots__ = (
+        "at",
+        "number",
+        "size",
+        "state",
+    )
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.at = 0
+        self.size = 0
+        self.state = 0  # 1 sent, 2 reported lost, 3 acknowledged
+
+
 class Transport:
     """One peer: what was negotiated, who sends here, what it owes and is owed."""
 
@@ -122,20 +168,20 @@ class Transport:
         "w_seq",
         "w_started",
         "w_top",
-        "x_at",
+        "x",
         "x_clock",
         "x_clock_known",
         "x_next",
-        "x_seq",
-        "x_size",
-        "x_state",
     )
 
     def __init__(self) -> None:
-        self.id = 0
-        self.port = 0
+        self.id = 0  # the first lines are what every copy needs, close together
         self.mode = 0  # M_NONE, M_UDP, M_FRAMES
         self.keyed = 0
+        self.port = 0
+        self.x_next = 0  # transport-cc: what went out (unwrapped numbers)
+        self.x: list[Any] = []
+        self.ids = [0] * 16  # extension id of each kind, 0 when not negotiated
         self.listed = 0  # bound SSRCs and more: length of the tables below
         self.room = 0  # allocated length of the tables below
         self.s_ssrc: list[int] = []
@@ -149,7 +195,6 @@ class Transport:
         self.downs: list[Any] = []
         self.n_downs = 0
         self.feedback_ssrc = 0
-        self.ids = [0] * 16  # extension id of each kind, 0 when not negotiated
         self.kinds = [15] * 256  # kind of each extension id
         self.l_data = bytearray()  # limbo: packets of SSRCs nobody has named yet
         self.l_end = 0
@@ -174,11 +219,6 @@ class Transport:
         self.w_media = 0
         self.w_at: list[int] = []
         self.w_seq: list[int] = []
-        self.x_next = 0  # transport-cc: what went out (unwrapped numbers)
-        self.x_at: list[int] = []
-        self.x_seq: list[int] = []
-        self.x_size: list[int] = []
-        self.x_state: list[int] = []  # 1 sent, 2 reported lost, 3 acknowledged
         self.f_bytes = 0  # summary for the estimator
         self.f_packets = 0
         self.f_lost = 0
@@ -401,6 +441,11 @@ class Down:
 
     __slots__ = (
         "bytes",
+        "c_keyidx",
+        "c_picture",
+        "c_seq",
+        "c_start",
+        "c_tl0",
         "dropped_known",
         "dropped_picture",
         "epoch",
@@ -414,17 +459,8 @@ class Down:
         "g_seq",
         "g_start",
         "g_tl0",
-        "h_at",
-        "h_in",
-        "h_keyidx",
+        "h",
         "h_mask",
-        "h_out",
-        "h_picture",
-        "h_tl0",
-        "h_tries",
-        "h_ts",
-        "h_up",
-        "h_used",
         "has",
         "id",
         "in_top",
@@ -449,7 +485,6 @@ class Down:
         "o_ts",
         "octets",
         "packets",
-        "pli_at",
         "plis",
         "pt",
         "q_limit",
@@ -462,8 +497,6 @@ class Down:
         "rtx_next",
         "rtx_pt",
         "rtx_ssrc",
-        "sent_known",
-        "sent_ts",
         "session",
         "sr_due",
         "sr_mid",
@@ -480,68 +513,64 @@ class Down:
     )
 
     def __init__(self) -> None:
-        self.id = 0
+        self.id = 0  # the first lines are what every copy needs, close together
         self.ssrc = 0
-        self.pt = 0
-        self.rtx_ssrc = 0
-        self.rtx_pt = 0
-        self.rtx_next = 0
-        self.raw = 0
-        self.tap = 0
         self.track: Any = None
         self.transport: Any = None
-        self.session = 0  # which SRTP session of the transport
-        self.mid = [0] * 32
-        self.mid_len = 0
-        self.told_mid = 0  # the subscriber has reported on our SSRC: no more MID
         self.target = -1
         self.layer = -1
         self.temporal = 7
         self.temporal_now = 7
-        self.has = 0  # something was sent already
-        self.first_seq = 0
-        self.first_ts = 0
-        self.last_seq = 0
-        self.last_ts = 0
-        self.last_at = 0
-        self.last_picture = 0
-        self.last_tl0 = 0
-        self.last_keyidx = 0
-        self.last_layer = 0
-        self.ts_off = 0
-        self.in_top = 0
+        self.raw = 0
+        self.tap = 0
+        self.pt = 0
+        self.session = 0  # which SRTP session of the transport
         self.epoch = 0
+        self.in_top = 0
+        self.ts_off = 0
         self.frame_ts = 0  # frame under way (its incoming timestamp)
-        self.sent_ts = 0
-        self.sent_known = 0
-        self.dropped_picture = 0
-        self.dropped_known = 0
-        self.n_ranges = 0
-        self.range_head = 0
-        self.g_start = [0] * 16  # ranges of incoming sequence numbers and what to take off
-        self.g_seq = [0] * 16
-        self.g_picture = [0] * 16
-        self.g_tl0 = [0] * 16
-        self.g_keyidx = [0] * 16
+        self.c_start = 0  # range of incoming sequence numbers at hand: from here on, take off ...
+        self.c_seq = 0
+        self.c_picture = 0
+        self.c_tl0 = 0
+        self.c_keyidx = 0
         self.o_seq = 0  # the decision on the packet at hand
         self.o_ts = 0
         self.o_picture = 0
         self.o_tl0 = 0
         self.o_keyidx = 0
-        self.h_mask = 0  # history: what went out under which number
-        self.h_out: list[int] = []
-        self.h_used: list[int] = []
-        self.h_in: list[int] = []
-        self.h_up: list[int] = []
-        self.h_ts: list[int] = []
-        self.h_picture: list[int] = []
-        self.h_tl0: list[int] = []
-        self.h_keyidx: list[int] = []
-        self.h_at: list[int] = []
-        self.h_tries: list[int] = []
+        self.has = 0  # something was sent already
+        self.last_seq = 0
+        self.last_ts = 0
+        self.last_picture = 0
+        self.last_tl0 = 0
+        self.last_keyidx = 0
+        self.last_layer = 0
+        self.last_at = 0
+        self.h: list[Any] = []  # history: what went out under which number
+        self.h_mask = 0
+        self.mid_len = 0
+        self.told_mid = 0  # the subscriber has reported on our SSRC: no more MID
+        self.rtx_pt = 0
+        self.sr_due = 0
         self.packets = 0
         self.bytes = 0
         self.octets = 0  # payload octets, for sender reports
+        self.frames = 0
+        self.mid = [0] * 32
+        self.rtx_ssrc = 0
+        self.rtx_next = 0
+        self.first_seq = 0
+        self.first_ts = 0
+        self.dropped_picture = 0
+        self.dropped_known = 0
+        self.n_ranges = 0  # ranges before the one at hand
+        self.range_head = 0
+        self.g_start = [0] * 16
+        self.g_seq = [0] * 16
+        self.g_picture = [0] * 16
+        self.g_tl0 = [0] * 16
+        self.g_keyidx = [0] * 16
         self.retransmitted = 0
         self.nacks = 0
         self.plis = 0
@@ -549,9 +578,6 @@ class Down:
         self.fraction = 0
         self.jitter = 0
         self.rtt_ns = 0
-        self.frames = 0
-        self.pli_at = 0
-        self.sr_due = 0
         self.sr_mid = 0
         self.sr_sent = 0
         self.q_n = 0  # tap: packets in the queue

@@ -13,6 +13,8 @@ ffi: Any = _binding.ffi
 lib: Any = _binding.lib
 
 WINDOW_PACKETS = 1024
+OUTBOUND_WINDOW_PACKETS = 128
+"""How far back a packet may be sent again under its own SSRC; libsrtp shifts this many bits per packet."""
 PROFILES = {
     0x0001: (Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 30),
     0x0007: (Policy.SRTP_PROFILE_AEAD_AES_128_GCM, 28),
@@ -40,7 +42,7 @@ def session(profile: int, key: bytes, outbound: bool) -> Session:
         srtp_profile=srtp_profile,
     )
     policy.allow_repeat_tx = outbound
-    policy.window_size = WINDOW_PACKETS
+    policy.window_size = OUTBOUND_WINDOW_PACKETS if outbound else WINDOW_PACKETS
     return Session(policy=policy)
 
 

@@ -185,10 +185,10 @@ def build(
         renumber(b, o, u, slot, picture, tl0, keyidx)
     o += u.r_len[slot]
     if t.ids[X_TWCC]:
-        k = t.x_next & (SENT - 1)
-        t.x_at[k] = e.now
-        t.x_seq[k] = t.x_next
-        t.x_size[k] = o
-        t.x_state[k] = 1
+        departure = t.x[t.x_next & (SENT - 1)]
+        departure.number = t.x_next
+        departure.at = e.now
+        departure.size = o
+        departure.state = 1
         t.x_next += 1
     return o

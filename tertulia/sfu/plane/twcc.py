@@ -234,27 +234,27 @@ def receive(t: "Transport", p: "Bytes", o: int, end: int, now: int) -> int:
 
 
 def lose(t: "Transport", number: int) -> None:
-    k = number & (SENT - 1)
-    if number >= 0 and t.x_seq[k] == number and t.x_state[k] == 1:
-        t.x_state[k] = 2
+    x = t.x[number & (SENT - 1)]
+    if number >= 0 and x.number == number and x.state == 1:
+        x.state = 2
         t.f_lost += 1
 
 
 def acknowledge(t: "Transport", number: int, arrival: int) -> None:
     """A packet we sent arrived at `arrival` on the peer's clock."""
-    k = number & (SENT - 1)
-    if number < 0 or t.x_seq[k] != number or t.x_state[k] == 0 or t.x_state[k] == 3:
+    x = t.x[number & (SENT - 1)]
+    if number < 0 or x.number != number or x.state == 0 or x.state == 3:
         return
-    if t.x_state[k] == 2 and t.f_lost > 0:
+    if x.state == 2 and t.f_lost > 0:
         t.f_lost -= 1
-    t.x_state[k] = 3
-    t.f_bytes += t.x_size[k]
+    x.state = 3
+    t.f_bytes += x.size
     if t.f_packets == 0 or arrival < t.f_first:
         t.f_first = arrival
     if t.f_packets == 0 or arrival > t.f_last:
         t.f_last = arrival
     t.f_packets += 1
-    left = t.x_at[k]
+    left = x.at
     if t.g_open and left < t.g_sent_first:
         return
     if t.g_open and left - t.g_sent_first > BURST_NS:
@@ -265,7 +265,7 @@ def acknowledge(t: "Transport", number: int, arrival: int) -> None:
         t.g_bytes = 0
         t.g_arrived = arrival
     t.g_sent_last = left
-    t.g_bytes += t.x_size[k]
+    t.g_bytes += x.size
     if arrival > t.g_arrived:
         t.g_arrived = arrival
 

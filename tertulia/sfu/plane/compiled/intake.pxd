@@ -4,11 +4,10 @@ from tertulia.sfu.plane.compiled.bits cimport copy, rd16, rd32, s16
 from tertulia.sfu.plane.compiled.codecs cimport look
 from tertulia.sfu.plane.compiled.header cimport measure
 from tertulia.sfu.plane.compiled.repair cimport found, miss
-from tertulia.sfu.plane.compiled.rows cimport Engine, Seen, Transport, Up
 from tertulia.sfu.plane.compiled.statistics cimport clocked, wide
 from tertulia.sfu.plane.compiled.template cimport kept, store
 from tertulia.sfu.plane.compiled.twcc cimport arrived
-from tertulia.sfu.plane.compiled.rows cimport Down, Engine, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 
 cdef int64_t SECOND_NS

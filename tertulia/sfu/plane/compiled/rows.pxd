@@ -2,6 +2,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef struct Seen
+cdef struct Past
+cdef struct Departure
 cdef struct Transport
 cdef struct Track
 cdef struct Up
@@ -28,11 +30,34 @@ cdef struct Seen:
     int parameters
 
 
+cdef struct Past:
+    uint32_t out
+    uint32_t number
+    uint32_t up
+    uint32_t ts
+    int picture
+    uint8_t used
+    uint8_t tries
+    uint8_t tl0
+    uint8_t keyidx
+    int64_t at
+
+
+cdef struct Departure:
+    int64_t number
+    int64_t at
+    int size
+    int state
+
+
 cdef struct Transport:
     uint32_t id
-    int port
     int mode
     int keyed
+    int port
+    int64_t x_next
+    Departure** x
+    int ids[16]
     int listed
     int room
     uint32_t* s_ssrc
@@ -46,7 +71,6 @@ cdef struct Transport:
     Down** downs
     int n_downs
     uint32_t feedback_ssrc
-    int ids[16]
     int kinds[256]
     uint8_t* l_data
     int l_end
@@ -71,11 +95,6 @@ cdef struct Transport:
     uint32_t w_media
     int64_t* w_at
     int64_t* w_seq
-    int64_t x_next
-    int64_t* x_at
-    int64_t* x_seq
-    int* x_size
-    uint8_t* x_state
     int64_t f_bytes
     int64_t f_packets
     int64_t f_lost
@@ -198,38 +217,53 @@ cdef struct Up:
 cdef struct Down:
     uint32_t id
     uint32_t ssrc
-    int pt
-    uint32_t rtx_ssrc
-    int rtx_pt
-    int64_t rtx_next
-    int raw
-    int tap
     Track* track
     Transport* transport
-    int session
-    uint8_t mid[32]
-    int mid_len
-    int told_mid
     int target
     int layer
     int temporal
     int temporal_now
+    int raw
+    int tap
+    int pt
+    int session
+    int epoch
+    uint32_t in_top
+    uint32_t ts_off
+    uint32_t frame_ts
+    uint32_t c_start
+    uint32_t c_seq
+    uint32_t c_picture
+    uint32_t c_tl0
+    uint32_t c_keyidx
+    uint32_t o_seq
+    uint32_t o_ts
+    uint32_t o_picture
+    uint32_t o_tl0
+    uint32_t o_keyidx
     int has
-    uint32_t first_seq
-    uint32_t first_ts
     uint32_t last_seq
     uint32_t last_ts
-    int64_t last_at
     uint32_t last_picture
     uint32_t last_tl0
     uint32_t last_keyidx
     int last_layer
-    uint32_t ts_off
-    uint32_t in_top
-    int epoch
-    uint32_t frame_ts
-    uint32_t sent_ts
-    int sent_known
+    int64_t last_at
+    Past** h
+    int h_mask
+    int mid_len
+    int told_mid
+    int rtx_pt
+    int64_t sr_due
+    int64_t packets
+    int64_t bytes
+    int64_t octets
+    int64_t frames
+    uint8_t mid[32]
+    uint32_t rtx_ssrc
+    int64_t rtx_next
+    uint32_t first_seq
+    uint32_t first_ts
     uint32_t dropped_picture
     int dropped_known
     int n_ranges
@@ -239,25 +273,6 @@ cdef struct Down:
     uint32_t g_picture[16]
     uint32_t g_tl0[16]
     uint32_t g_keyidx[16]
-    uint32_t o_seq
-    uint32_t o_ts
-    uint32_t o_picture
-    uint32_t o_tl0
-    uint32_t o_keyidx
-    int h_mask
-    uint32_t* h_out
-    uint8_t* h_used
-    uint32_t* h_in
-    uint32_t* h_up
-    uint32_t* h_ts
-    int* h_picture
-    uint8_t* h_tl0
-    uint8_t* h_keyidx
-    int64_t* h_at
-    uint8_t* h_tries
-    int64_t packets
-    int64_t bytes
-    int64_t octets
     int64_t retransmitted
     int64_t nacks
     int64_t plis
@@ -265,9 +280,6 @@ cdef struct Down:
     int fraction
     int64_t jitter
     int64_t rtt_ns
-    int64_t frames
-    int64_t pli_at
-    int64_t sr_due
     uint32_t sr_mid
     int64_t sr_sent
     int64_t q_n

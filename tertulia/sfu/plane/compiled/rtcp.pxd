@@ -3,10 +3,9 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tertulia.sfu.plane.compiled.bits cimport copy, rd16, rd32, rd64
 from tertulia.sfu.plane.compiled.intake cimport arm, find_ssrc
 from tertulia.sfu.plane.compiled.outflow cimport resend, want_layer
-from tertulia.sfu.plane.compiled.rows cimport Down, Engine, Transport
 from tertulia.sfu.plane.compiled.statistics cimport remb, reported
 from tertulia.sfu.plane.compiled.twcc cimport receive
-from tertulia.sfu.plane.compiled.rows cimport Down, Engine, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 
 cdef int64_t SUMMARY_NS

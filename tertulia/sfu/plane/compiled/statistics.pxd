@@ -2,8 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tertulia.sfu.plane.compiled.bits cimport rd16, rd24, rd32, s32, u32, wr16, wr24, wr32, wr64
 from tertulia.sfu.plane.compiled.munge cimport ticks
-from tertulia.sfu.plane.compiled.rows cimport Down, Up
-from tertulia.sfu.plane.compiled.rows cimport Down, Engine, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 
 cdef int64_t SECOND_NS

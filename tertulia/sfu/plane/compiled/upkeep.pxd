@@ -4,10 +4,9 @@ from tertulia.sfu.plane.compiled.bits cimport wr64
 from tertulia.sfu.plane.compiled.intake cimport arm
 from tertulia.sfu.plane.compiled.outflow cimport ask_key_frame
 from tertulia.sfu.plane.compiled.repair cimport ask, next_due
-from tertulia.sfu.plane.compiled.rows cimport Down, Engine, Transport, Up
 from tertulia.sfu.plane.compiled.statistics cimport receiver_report, report_block, sender_report
 from tertulia.sfu.plane.compiled.twcc cimport feedback
-from tertulia.sfu.plane.compiled.rows cimport Down, Engine, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 
 cdef int64_t RECEIVER_REPORT_NS
