@@ -39,7 +39,8 @@ class EgressConfig:
     jobs_limit: int = 100
     video_preset: str = "superfast"
     """x264's; superfast costs 0.5 dB and saves 40 % against veryfast."""
-    encoder_threads: int = 1
+    encoder_threads: int = 0
+    """0: one, and two for pictures that one thread cannot encode in time."""
     nice: int = 10
 
     latency_ms: int = 1000

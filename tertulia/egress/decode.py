@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+from av.codec.context import Flags
 
 from tertulia.protocol.errors import PeerError
 
@@ -26,6 +27,7 @@ class PictureDecoder:
     def __init__(self, mime_type: str) -> None:
         self._context: Any = av.CodecContext.create(_DECODERS[mime_type.lower()], "r")
         self._context.thread_count = 1
+        self._context.flags |= Flags.low_delay  # no reordering: WebRTC sends no B-frames
 
     def decode(self, data: bytes) -> av.VideoFrame | None:
         """The newest picture of these bytes. Raises PeerError; then only a key frame helps."""

@@ -19,6 +19,8 @@ _ENCODERS = {"aac": "aac", "opus": "libopus", "mp3": "libmp3lame"}
 _FORMATS = {"aac": "fltp", "opus": "s16", "mp3": "s16p"}
 BUFFER_SECONDS = 2
 """x264's VBV: how far the rate may swing."""
+ONE_THREAD_PIXELS = 1920 * 1080 * 30
+"""Per second; more than this takes one core too long."""
 
 
 class VideoEncoder:
@@ -30,7 +32,8 @@ class VideoEncoder:
         context.framerate = Fraction(plan.frame_rate)
         context.time_base = Fraction(1, plan.frame_rate)
         context.bit_rate = plan.bit_rate
-        context.thread_count = threads
+        pixel_rate = plan.width * plan.height * plan.frame_rate
+        context.thread_count = threads or (2 if pixel_rate > ONE_THREAD_PIXELS else 1)
         context.color_range = 1  # limited, as every WebRTC sender has it
         kbps = plan.bit_rate // 1000
         details = [f"vbv-maxrate={kbps}", f"vbv-bufsize={kbps * BUFFER_SECONDS}", "keyint=infinite", "scenecut=0"]

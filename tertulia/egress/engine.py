@@ -52,7 +52,7 @@ class EngineSettings:
     wall_offset_ns: int
     """Unix time minus the node's monotonic time."""
     video_preset: str = "superfast"
-    encoder_threads: int = 1
+    encoder_threads: int = 0
 
 
 @dataclass(slots=True)

@@ -68,10 +68,6 @@ class Mixer:
         self._base += count
         return self._limit(block)
 
-    def skip_to(self, position: int) -> None:
-        """Begin here; only before anything has been added."""
-        self._base = position
-
     def _reserve(self, count: int) -> None:
         while count > len(self._sums):
             self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])

@@ -211,3 +211,42 @@ async def test_pictures_and_segments_beside_the_file(tmp_path: Path) -> None:
     assert len(first.times) == 60
     assert play(tmp_path / "img/shot_00001.jpeg").size == (320, 180)
     assert (tmp_path / f"studio/{info.egress_id}.json").exists()
+
+
+@pytest.mark.long
+async def test_three_minutes_of_a_real_call(tmp_path: Path) -> None:
+    """Clocks that drift, 2 % loss, one mute and unmute, one leave and return: lips and length stay right."""
+    bench = Bench(tmp_path)
+    small = {"size": (320, 180), "heights": (180,)}
+    anna = bench.studio.join(
+        "anna",
+        camera("TR_v", RED, delay_ns=170 * MILLISECOND, loss=0.02, drift=60e-6, **small),  # type: ignore[arg-type]
+        microphone("TR_a", 440, loss=0.02, drift=-40e-6, first_timestamp=99),
+    )
+    ben = bench.studio.join("ben", camera("TR_b", GREEN, **small), microphone("TR_m", 1300))  # type: ignore[arg-type]
+    info = await bench.service.start_room_composite(composite(advanced=egress.EncodingOptions(width=320, height=180)))
+    await bench.run(60)
+    bench.studio.mute(anna, "TR_v")
+    bench.studio.mute(anna, "TR_a")
+    bench.studio.leave(ben)
+    await bench.run(15)
+    bench.studio.mute(anna, "TR_v", False)
+    bench.studio.mute(anna, "TR_a", False)
+    await bench.run(45)
+    bench.studio.join("ben", camera("TR_b2", GREEN, **small), microphone("TR_m2", 1300))  # type: ignore[arg-type]
+    await bench.run(60)
+    ended = await bench.stop(info.egress_id)
+    assert ended.status == egress.EGRESS_COMPLETE
+    played = play(tmp_path / "studio/call.mp4")
+    assert played.duration == pytest.approx(180, abs=0.3)
+    # Anna alone in the middle part: her tile is the whole picture, her voice the only one.
+    flashes = [t for t in played.flashes(160, 60) if 77 < t < 119]
+    offsets = [min((flash - beep for beep in played.beeps()), key=abs) for flash in flashes]
+    assert len(offsets) > 30
+    assert max(map(abs, offsets)) <= 0.060
+    assert played.level(62, 74) < 0.002
+    flashes = [t for t in played.flashes(80, 60) if 122 < t < 179]
+    beeps = played.beeps(0.25)  # two voices hum now
+    offsets = [min((flash - beep for beep in beeps), key=abs) for flash in flashes]
+    assert len(offsets) > 40
+    assert max(map(abs, offsets)) <= 0.060
