@@ -5,6 +5,7 @@ Decides nothing about media. `tick` is called every 20 ms or so by the service; 
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from tertulia.egress.engine import Batch, Order, TrackClosed, TrackMuted, TrackOpened
 from tertulia.egress.stage import CloseTrack, MuteTrack, OpenTrack, ResizeTrack, Scene, SourceEnded, Stage
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 KEY_FRAME_EVERY_NS = 500 * MILLISECOND
 """How often one track is asked for a key frame; publishers need time to make one."""
+RETRY_EVERY_NS = 200 * MILLISECOND
+"""How often a track is tried that cannot be tapped yet: it may have to come from another node first."""
 
 
 class Feed:
@@ -38,6 +41,8 @@ class Feed:
         self._muted = muted
         self._taps: dict[str, int] = {}
         self._asked: dict[str, Nanos] = {}
+        self._unopened: dict[str, OpenTrack] = {}
+        self._retry_at = Nanos(0)
         self.ended = False
         """The source is over."""
         self.tracks_opened = 0
@@ -55,6 +60,10 @@ class Feed:
         self._collect(batch)
         opened_before = len(self._taps)
         batch.orders = self._carry_out()
+        if self._unopened and now >= self._retry_at:
+            self._retry_at = Nanos(now + RETRY_EVERY_NS)
+            for wish in list(self._unopened.values()):
+                self._open(wish, batch.orders)
         if len(self._taps) > opened_before:
             self._collect(batch)
         self._put(batch)
@@ -80,9 +89,12 @@ class Feed:
                 case ResizeTrack(track_sid=sid, max_height=height):
                     if sid in self._taps:
                         self.room.resize(self._taps[sid], height)
+                    elif sid in self._unopened:
+                        self._unopened[sid] = replace(self._unopened[sid], max_height=height)
                 case CloseTrack(track_sid=sid):
                     tap = self._taps.pop(sid, None)
                     self._asked.pop(sid, None)
+                    self._unopened.pop(sid, None)
                     if tap is not None:
                         self.room.close(tap)
                         orders.append(TrackClosed(sid))
@@ -99,9 +111,12 @@ class Feed:
         sid = wish.track.track.sid
         try:
             self._taps[sid] = self.room.open(sid, max_height=wish.max_height)
-        except RequestError:
-            log.info("egress: track %s was gone before it could be tapped", sid)
+        except RequestError as error:
+            if sid not in self._unopened:
+                log.info("egress: track %s cannot be tapped yet: %s", sid, error.message)
+            self._unopened[sid] = wish
             return
+        self._unopened.pop(sid, None)
         self.tracks_opened += 1
         order = TrackOpened(wish.track, wish.channel)
         orders.append(order)

@@ -294,6 +294,8 @@ class Studio:
         self.people: dict[str, Person] = {}
         self.views: list[View] = []
         self.gone = False
+        self.distant: set[str] = set()
+        """Tracks that are known and cannot be tapped yet."""
         self.rng = Random(7)
 
     def view(self) -> "View":
@@ -374,7 +376,7 @@ class View:
 
     def open(self, track_sid: str, *, max_height: int | None = None) -> int:
         track = self._studio.find(track_sid)
-        if track is None:
+        if track is None or track_sid in self._studio.distant:
             raise RequestError("not_found", "track does not exist")
         self.opened.append((track_sid, max_height))
         number, self._next_tap = self._next_tap, self._next_tap + 1

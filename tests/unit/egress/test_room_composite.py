@@ -213,6 +213,21 @@ async def test_pictures_and_segments_beside_the_file(tmp_path: Path) -> None:
     assert (tmp_path / f"studio/{info.egress_id}.json").exists()
 
 
+async def test_a_track_that_must_be_fetched_first_is_tried_again(tmp_path: Path) -> None:
+    """A track of another node is known before it can be tapped."""
+    bench = Bench(tmp_path)
+    bench.studio.join("anna", camera("TR_1", RED))
+    bench.studio.distant.add("TR_1")
+    info = await bench.service.start_room_composite(composite(video_only=True))
+    await bench.run(1)
+    assert bench.updates[-1].status == egress.EGRESS_STARTING
+    bench.studio.distant.clear()
+    await bench.run(2)
+    ended = await bench.stop(info.egress_id)
+    assert ended.status == egress.EGRESS_COMPLETE
+    assert near(play(tmp_path / "studio/call.mp4").colour_at(1.0, 640, 360), RED)
+
+
 @pytest.mark.long
 async def test_three_minutes_of_a_real_call(tmp_path: Path) -> None:
     """Clocks that drift, 2 % loss, one mute and unmute, one leave and return: lips and length stay right."""
