@@ -32,6 +32,7 @@ from tertulia.node.config_types import (
 
 Level = Literal["debug", "info", "warn", "warning", "error"]
 
+_LATER = NoEffect("this version does not do it")
 _NOT_HERE = NoEffect("this server has no such service")
 _WEBHOOK_QUEUE = NoEffect("the webhook queue has fixed bounds")
 _PLACEMENT = NoEffect("rooms span nodes, so none has to be chosen")
@@ -57,7 +58,7 @@ class DebugHandler:
 class RedisTls:
     enabled: bool = False
     insecure: bool = False
-    server_name: str = ""
+    server_name: Annotated[str, NoEffect("the name in redis.address is verified")] = ""
     ca_cert_file: str = ""
     client_cert_file: str = ""
     client_key_file: str = ""
@@ -137,14 +138,14 @@ class Logging:
 class Limit:
     """0: no limit."""
 
-    num_tracks: Count = 0
-    bytes_per_sec: Count = 0
-    subscription_limit_video: Count = 0
-    subscription_limit_audio: Count = 0
+    num_tracks: Annotated[Count, _LATER] = 0
+    bytes_per_sec: Annotated[Count, _LATER] = 0
+    subscription_limit_video: Annotated[Count, _LATER] = 0
+    subscription_limit_audio: Annotated[Count, _LATER] = 0
     max_metadata_size: Count = 524_288
     max_attributes_size: Count = 65_536
-    max_room_name_length: Count = 256
-    max_participant_identity_length: Count = 256
+    max_room_name_length: Annotated[Count, NoEffect("it is always 256")] = 256
+    max_participant_identity_length: Annotated[Count, NoEffect("it is always 256")] = 256
     max_participant_name_length: Count = 256
     max_data_blob_key_length: Annotated[Count, GO] = 256
     max_data_blobs_size: Annotated[Count, GO] = 64_000
@@ -228,7 +229,7 @@ class SessionLimits:
     """0: no limit."""
 
     file_output_max_duration: Duration = ZERO
-    file_output_max_size: Count = 0
+    file_output_max_size: Annotated[Count, _LATER] = 0
     stream_output_max_duration: Duration = ZERO
     segment_output_max_duration: Duration = ZERO
     image_output_max_duration: Duration = ZERO
@@ -243,7 +244,7 @@ class Egress:
     backup: Storage = field(default_factory=Storage)
     max_cpu_utilization: Share = 0.8
     max_jobs: Count = 0
-    isolation: Literal["thread", "process"] = "thread"
+    isolation: Annotated[Literal["thread", "process"], NoEffect("jobs run in threads")] = "thread"
     temporary_directory: str = ""
     allow_private_addresses: bool = True
     """May stream and WebSocket outputs go to the operator's own network?"""
@@ -295,7 +296,7 @@ class Config:
     turn: Turn = field(default_factory=Turn)
     ingress: Ingress = field(default_factory=Ingress)
     agents: Agents = field(default_factory=Agents)
-    enable_data_tracks: bool = True
+    enable_data_tracks: Annotated[bool, NoEffect("data tracks are always on")] = True
     enable_participant_data_blob: Annotated[bool, GO] = False
     node_selector: Annotated[Opaque, _PLACEMENT] = field(default_factory=dict)
     signal_relay: Annotated[Opaque, NO_RPC] = field(default_factory=dict)

@@ -25,6 +25,9 @@ from tertulia.node.config_types import (
 
 _LITE = NoEffect("the server is always ICE-lite")
 _ONE_PORT = NoEffect("all media goes through rtc.udp_port; open that port instead of a range")
+_EXTERNAL = NoEffect("set rtc.node_ip where the machine does not have its public address itself")
+_LATER = NoEffect("this version does not do it")
+_ESTIMATE = NoEffect("this version does not measure subscribers' connections")
 _TURN = NoEffect("there is no TURN server inside; point rtc.turn_servers at one")
 
 
@@ -57,15 +60,15 @@ class BatchIo:
 
 @dataclass(frozen=True, slots=True)
 class PliThrottle:
-    low_quality: Duration = 500 * MS
-    mid_quality: Duration = 1 * S
-    high_quality: Duration = 1 * S
+    low_quality: Annotated[Duration, MEDIA] = 500 * MS
+    mid_quality: Annotated[Duration, MEDIA] = 1 * S
+    high_quality: Annotated[Duration, MEDIA] = 1 * S
 
 
 @dataclass(frozen=True, slots=True)
 class CongestionControl:
-    enabled: bool = True
-    allow_pause: bool = False
+    enabled: Annotated[bool, _ESTIMATE] = True
+    allow_pause: Annotated[bool, _ESTIMATE] = False
     stream_allocator: Annotated[Opaque, GO] = field(default_factory=dict)
     remote_bwe: Annotated[Opaque, GO] = field(default_factory=dict)
     use_send_side_bwe_interceptor: Annotated[bool, MEDIA] = False
@@ -88,9 +91,9 @@ class Rtc:
     port_range_start: Annotated[Port, _ONE_PORT] = 0
     port_range_end: Annotated[Port, _ONE_PORT] = 0
     node_ip: str = ""
-    use_external_ip: bool = False
-    external_ip_only: bool = False
-    advertise_internal_ip: bool = False
+    use_external_ip: Annotated[bool, _EXTERNAL] = False
+    external_ip_only: Annotated[bool, _EXTERNAL] = False
+    advertise_internal_ip: Annotated[bool, _EXTERNAL] = False
     skip_external_ip_validation: Annotated[bool, GO] = False
     stun_servers: tuple[str, ...] = ()
     turn_servers: tuple[TurnServer, ...] = ()
@@ -100,8 +103,8 @@ class Rtc:
     use_stun_port_as_ice: Annotated[bool, _LITE] = False
     use_ice_lite: Annotated[bool, _LITE] = False
     use_mdns: Annotated[bool, _LITE] = False
-    force_tcp: bool = False
-    allow_tcp_fallback: bool = True
+    force_tcp: Annotated[bool, NoEffect("clients take the first connection that works")] = False
+    allow_tcp_fallback: Annotated[bool, NoEffect("rtc.tcp_port: 0 turns TCP off")] = True
     tcp_fallback_rtt_threshold: Annotated[Count, MEDIA] = 0
     allow_udp_unstable_fallback: Annotated[bool, MEDIA] = False
     pli_throttle: PliThrottle = field(default_factory=PliThrottle)
@@ -158,9 +161,9 @@ class EnabledCodec:
 
 @dataclass(frozen=True, slots=True)
 class PlayoutDelay:
-    enabled: bool = False
-    min: Count = 0
-    max: Count = 0
+    enabled: Annotated[bool, _LATER] = False
+    min: Annotated[Count, _LATER] = 0
+    max: Annotated[Count, _LATER] = 0
 
 
 STANDARD_CODECS = tuple(

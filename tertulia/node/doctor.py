@@ -24,7 +24,7 @@ from tertulia import __version__
 from tertulia.node.config import Config
 from tertulia.node.ports import owner, used_ports
 
-MIN_FILES, GOOD_FILES = 1_024, 65_536
+MIN_FILES, GOOD_FILES = 1_024, 16_384
 SOCKET_BUFFER_BYTES = 4 << 20
 FREE_BYTES = 1 << 30
 REMOTE_S = 5.0
@@ -243,10 +243,11 @@ def _recordings(config: Config) -> Iterator[Finding]:
 
 def _remote_storage(config: Config) -> Iterator[Finding]:
     from tertulia.egress.outputs.storage import storage_of
-    from tertulia.node.remotes import storage_message, storage_options
+    from tertulia.node.recording import storage as store
+    from tertulia.node.remotes import storage_options
 
     for name, section in (("storage", config.egress.storage), ("backup storage", config.egress.backup)):
-        if (message := storage_message(section)) is None:
+        if (message := store(section)) is None:
             continue
         with tempfile.NamedTemporaryFile(suffix=".txt") as file:
             file.write(b"tertulia doctor can write here\n")

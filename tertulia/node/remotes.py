@@ -1,7 +1,5 @@
 """Redis and object stores of the configuration, in the words of the parts that talk to them."""
 
-from livekit.protocol import egress
-
 from tertulia.egress.outputs.addresses import AddressRules
 from tertulia.egress.outputs.storage import StorageOptions
 from tertulia.node.cluster.redis import RedisAddress
@@ -25,37 +23,6 @@ def redis_address(redis: Redis) -> RedisAddress:
         sentinel_password=str(redis.sentinel_password),
         cluster_addresses=redis.cluster_addresses,
     )
-
-
-def storage_message(storage: Storage) -> egress.StorageConfig | None:
-    """The operator's object store; None: local files."""
-    if storage.s3.bucket:
-        s3 = storage.s3
-        return egress.StorageConfig(
-            s3=egress.S3Upload(
-                bucket=s3.bucket,
-                region=s3.region,
-                endpoint=s3.endpoint,
-                access_key=str(s3.access_key),
-                secret=str(s3.secret),
-                session_token=str(s3.session_token),
-                force_path_style=s3.force_path_style,
-            )
-        )
-    if storage.gcp.bucket:
-        return egress.StorageConfig(
-            gcp=egress.GCPUpload(bucket=storage.gcp.bucket, credentials=str(storage.gcp.credentials_json))
-        )
-    if storage.azure.container_name:
-        azure = storage.azure
-        return egress.StorageConfig(
-            azure=egress.AzureBlobUpload(
-                account_name=azure.account_name,
-                account_key=str(azure.account_key),
-                container_name=azure.container_name,
-            )
-        )
-    return None
 
 
 def storage_options(storage: Storage) -> StorageOptions:
