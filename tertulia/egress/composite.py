@@ -39,6 +39,8 @@ STALL_NS = 5 * SECOND
 """A camera without a new picture for so long is shown as off; a screen may well stand still."""
 UNCHANGED_NS = 1 * SECOND
 """Files get a picture at least so often, also when nothing moves."""
+LAST_PICTURES = 3
+"""At the end none of these is left out: decoding times lag by two pictures, and a track lasts as long as they say."""
 KEY_FRAME_INTERVAL_S = 4.0
 EXTRA_KEY_NS = 500 * MILLISECOND
 """Outputs that ask for key frames get no more than this."""
@@ -122,8 +124,9 @@ class Composite:
         if self._epoch is None:
             return
         self._advance(now, shed=False)
-        if self._video is not None and self._tick - 1 > self._last_encoded:
-            self._encode_picture(self._tick - 1)
+        if self._video is not None:
+            for tick in range(max(self._last_encoded + 1, self._tick - LAST_PICTURES), self._tick):
+                self._encode_picture(tick)
         if self._video is not None:
             self._write(self._video.flush())
         if self._audio is not None:

@@ -4,6 +4,8 @@ Decides each file's final name and which storage it goes to (the output's own, e
 Imports libav and obstore through the outputs: import this module lazily. Runs on the loop.
 """
 
+import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +177,14 @@ def _directory(target: Stored, facts: Facts) -> str:
     if isinstance(target, SegmentsTarget):
         name = target.playlist or target.prefix
     return fill(name, facts).rpartition("/")[0]
+
+
+def tidy(config: EgressConfig, egress_id: str) -> None:
+    """Directories that a job no longer needs; what still holds a recording stays."""
+    home = Path(config.root) / PENDING / egress_id
+    for directory, _, _ in os.walk(home, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
 
 
 def _key(storage: Storage | None) -> bytes:

@@ -286,6 +286,7 @@ class Session:
             await self._end_worker()
             if self._outlets is not None:
                 await self._end_outputs(self._outlets, aborted=aborted)
+                await self._tidy()
         except Exception as error:
             log.exception("egress %s did not end well", self.job.egress_id)
             self._fail(f"internal error: {type(error).__name__}", 500)
@@ -331,6 +332,11 @@ class Session:
             name = f"{directory}/{self.job.egress_id}.json" if directory else f"{self.job.egress_id}.json"
             stored = await depot.write(name, self._manifest(), "application/json")
             self.job.manifest_location = stored.location
+
+    async def _tidy(self) -> None:
+        from tertulia.egress.outlets import tidy
+
+        await asyncio.to_thread(tidy, self._around.config, self.job.egress_id)
 
     def _manifest(self) -> bytes:
         """LiveKit's manifest (egress-features 4.6)."""

@@ -16,6 +16,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from tests.interop.live import ROOT, LiveServer
 from tests.interop.sdk import SdkClient
+from tests.interop.studio import Studio, egress_config
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -84,6 +85,17 @@ def client_library() -> Path:
 
 
 @pytest.fixture(scope="session")
+def node_parts() -> Path:
+    """The folder of the JavaScript parts, its packages installed from the lock file."""
+    folder = ROOT / "tests/interop/node"
+    if not (folder / "node_modules/livekit-server-sdk").exists():
+        npm = shutil.which("npm")
+        assert npm, "npm is missing: `make test` installs it"
+        subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=folder, check=True, timeout=600)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pages(client_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serves the scripted test page; its address."""
     folder = tmp_path_factory.mktemp("pages")
@@ -111,6 +123,23 @@ async def browser() -> AsyncIterator[Browser]:
         yield chromium
         with contextlib.suppress(Exception):
             await chromium.close()
+
+
+@pytest.fixture
+async def studio(
+    make_server: Callable[..., Coroutine[Any, Any, LiveServer]],
+    make_sdk: Callable[[], Coroutine[Any, Any, SdkClient]],
+    tmp_path: Path,
+) -> AsyncIterator[Studio]:
+    """A server that records below tmp_path; in the end no traceback in its log and no pieces of files."""
+    server = await make_server(egress_config(tmp_path))
+    place = Studio(server, make_sdk, tmp_path)
+    yield place
+    await place.close()
+    await server.stop()
+    assert "Traceback" not in server.log(), server.log()[-6000:]
+    pieces = await asyncio.to_thread(lambda: list(tmp_path.glob(".pending/*")))
+    assert not pieces
 
 
 class Tab:

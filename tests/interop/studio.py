@@ -119,6 +119,22 @@ def streams(path: Path | str) -> dict[str, dict[str, Any]]:
     return {stream["codec_type"]: stream for stream in probe(path)["streams"]}
 
 
+def file(path: str, **more: Any) -> list[api.EncodedFileOutput]:
+    return [api.EncodedFileOutput(filepath=path, **more)]
+
+
+def lasts(info: api.FileInfo, path: Path) -> dict[str, dict[str, Any]]:
+    """The file decodes and is as long and as large as EgressInfo says, +-0.3 s; its streams."""
+    assert info.location == str(path)
+    assert info.size == path.stat().st_size
+    assert abs(info.duration - (info.ended_at - info.started_at)) < 1e6
+    found = streams(path)
+    for stream in found.values():
+        if "duration" in stream:
+            assert abs(float(stream["duration"]) - info.duration / 1e9) <= 0.3, (stream, info)
+    return found
+
+
 def between_flashes(footage: Played, x: int, y: int, after_s: float = 0.0) -> float:
     """A moment half a second after a flash: when the publishers show their colours."""
     return next(flash + 0.5 for flash in footage.flashes(x, y) if flash >= after_s)

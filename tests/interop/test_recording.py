@@ -2,15 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 from livekit import api
 
-from tests.interop.live import LiveServer
-from tests.interop.sdk import SdkClient
 from tests.interop.studio import (
     ACTIVE,
     BLUE,
@@ -22,48 +18,18 @@ from tests.interop.studio import (
     YELLOW,
     Studio,
     between_flashes,
-    egress_config,
+    file,
     in_sync,
     keep_frame,
+    lasts,
     near,
     play,
-    streams,
 )
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
 WIDE = api.EncodingOptions(width=640, height=360, framerate=10, video_bitrate=600)
 """Wide enough for a grid of four."""
-MakeServer = Callable[..., Coroutine[Any, Any, LiveServer]]
-MakeSdk = Callable[[], Coroutine[Any, Any, SdkClient]]
-
-
-@pytest.fixture
-async def studio(make_server: MakeServer, make_sdk: MakeSdk, tmp_path: Path) -> AsyncIterator[Studio]:
-    """A server without traceback in its log."""
-    server = await make_server(egress_config(tmp_path))
-    place = Studio(server, make_sdk, tmp_path)
-    yield place
-    await place.close()
-    await server.stop()
-    assert "Traceback" not in server.log(), server.log()[-6000:]
-    assert not (await asyncio.to_thread(lambda: list(tmp_path.glob("**/.pending/*")))), "pieces are left behind"
-
-
-def file(path: str, **more: Any) -> list[api.EncodedFileOutput]:
-    return [api.EncodedFileOutput(filepath=path, **more)]
-
-
-def lasts(info: api.FileInfo, path: Path) -> dict[str, dict[str, Any]]:
-    """The file decodes and lasts as long as EgressInfo says, +-0.3 s; its streams."""
-    assert info.location == str(path)
-    assert info.size == path.stat().st_size
-    assert info.duration == pytest.approx(info.ended_at - info.started_at, abs=1e6)
-    found = streams(path)
-    for stream in found.values():
-        if "duration" in stream:
-            assert float(stream["duration"]) == pytest.approx(info.duration / 1e9, abs=0.3)
-    return found
 
 
 async def test_grid_shows_everybody_in_their_place(studio: Studio) -> None:
