@@ -19,15 +19,23 @@ from tertulia.protocol.errors import PeerError
 from tertulia.protocol.machine import SECOND, Nanos
 
 VIDEO_CODECS: dict[str, VideoCodec] = {"video/vp8": "vp8", "video/vp9": "vp9", "video/h264": "h264", "video/av1": "av1"}
-VIDEO_ENDINGS = {"video/vp8": ".webm", "video/vp9": ".webm", "video/av1": ".webm", "video/h264": ".mp4"}
+ENDINGS = {
+    "video/vp8": (".webm", ".ivf", ".mkv"),
+    "video/vp9": (".webm", ".ivf", ".mkv", ".mp4"),
+    "video/av1": (".webm", ".ivf", ".mkv", ".mp4"),
+    "video/h264": (".mp4", ".mkv"),
+}
+"""Containers that take a codec as it is; the first is the usual one."""
+VOICE_ENDINGS = (".ogg", ".webm", ".mkv", ".mp4")
 
 PCM_GAP_LIMIT = SAMPLE_RATE // 2
 """Gaps up to half a second are filled with silence; a longer one is a mute, and the listener is told."""
 
 
-def file_ending(mime_type: str) -> str:
-    """The container that takes the track as it is."""
-    return VIDEO_ENDINGS.get(mime_type.lower(), ".ogg")
+def file_ending(mime_type: str, wish: str = "") -> str:
+    """The ending of the file: that of the name that was asked for when its container takes the track as it is."""
+    endings = ENDINGS.get(mime_type.lower(), VOICE_ENDINGS)
+    return next((ending for ending in endings if wish.lower().endswith(ending)), endings[0])
 
 
 class _OneTrack:

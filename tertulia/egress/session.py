@@ -182,7 +182,9 @@ class Session:
                 raise RequestError(
                     "invalid_argument", f"format websocket incompatible with codec {order.track.mime_type}"
                 )
-            self._open_outlets(self._facts(order), file_ending(order.track.mime_type))
+            target = self.plan.targets[0]
+            wish = target.template if isinstance(target, FileTarget) else ""
+            self._open_outlets(self._facts(order), file_ending(order.track.mime_type, wish))
 
     def _muted(self, muted: bool) -> None:
         for socket in self._outlets.sockets if self._outlets is not None else ():

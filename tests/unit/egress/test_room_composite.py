@@ -213,6 +213,56 @@ async def test_pictures_and_segments_beside_the_file(tmp_path: Path) -> None:
     assert (tmp_path / f"studio/{info.egress_id}.json").exists()
 
 
+async def test_voices_alone_in_a_recording_with_pictures(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    anna = bench.studio.join("anna", microphone("TR_a", 440))
+    info = await bench.service.start_room_composite(composite())
+    await bench.run(3)
+    bench.studio.publish(anna, camera("TR_v", RED))
+    await bench.run(2)
+    await bench.stop(info.egress_id)
+    played = play(tmp_path / "studio/call.mp4")
+    assert played.duration == pytest.approx(5, abs=0.3)
+    assert near(played.colour_at(1.5, 640, 360), (16, 128, 128))
+    assert near(played.colour_at(4.5, 640, 360), RED)
+    assert played.pitch(1.2, 1.8) == [440]
+    assert len(played.times) < 100  # a picture that does not change is not encoded again and again
+
+
+async def test_only_muted_tracks_begin_a_recording_after_a_while(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    anna = bench.studio.join("anna", camera("TR_v", RED, muted=True), microphone("TR_a", 440, muted=True))
+    info = await bench.service.start_room_composite(composite())
+    await bench.run(4)
+    assert bench.updates[-1].status == egress.EGRESS_STARTING
+    await bench.run(2)
+    assert bench.updates[-1].status == egress.EGRESS_ACTIVE
+    bench.studio.mute(anna, "TR_v", False)
+    await bench.run(3)
+    await bench.stop(info.egress_id)
+    played = play(tmp_path / "studio/call.mp4")
+    assert near(played.colour_at(0.5, 20, 20), (36, 130, 127))
+    assert near(played.colour_at(3.5, 640, 360), RED)
+
+
+async def test_a_camera_that_stops_without_a_word_is_shown_as_off(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    anna = bench.studio.join("anna", camera("TR_v", RED))
+    bench.studio.join("ben", camera("TR_w", GREEN))
+    info = await bench.service.start_room_composite(composite(video_only=True))
+    await bench.run(2)
+    anna.tracks["TR_v"].muted = True  # packets end; nobody is told
+    await bench.run(7)
+    anna.tracks["TR_v"].muted = False
+    await bench.run(2)
+    await bench.stop(info.egress_id)
+    played = play(tmp_path / "studio/call.mp4")
+    assert near(played.colour_at(5.5, 300, 300), RED)  # it may be a hiccup
+    assert near(played.colour_at(8.5, 20, 20), (36, 130, 127))
+    assert near(played.colour_at(8.5, 960, 300), GREEN)
+    assert near(played.colour_at(10.5, 300, 300), RED)
+
+
 async def test_a_track_that_must_be_fetched_first_is_tried_again(tmp_path: Path) -> None:
     """A track of another node is known before it can be tapped."""
     bench = Bench(tmp_path)

@@ -44,6 +44,26 @@ async def test_a_video_track_is_kept_as_it_came(tmp_path: Path, mime: str, endin
     assert near(played.colour_at(1.6, 100, 60), GREEN)
 
 
+@pytest.mark.parametrize(
+    ("mime", "wish", "name"),
+    [
+        ("video/VP8", "x.ivf", "x.ivf"),
+        ("video/VP8", "x.mp4", "x.webm"),
+        ("video/AV1", "x.ivf", "x.ivf"),
+        ("video/VP9", "x.mp4", "x.mp4"),
+        ("video/H264", "x.mkv", "x.mkv"),
+    ],
+)
+async def test_other_containers_that_take_the_track(tmp_path: Path, mime: str, wish: str, name: str) -> None:
+    bench = Bench(tmp_path)
+    bench.studio.join("anna", camera("TR_v", GREEN, mime=mime, size=(320, 180), heights=(180,)))
+    info = await bench.service.start_track(track("TR_v", wish))
+    await bench.run(2)
+    ended = await bench.stop(info.egress_id)
+    assert (ended.status, ended.file_results[0].filename) == (egress.EGRESS_COMPLETE, name)
+    assert len(play(tmp_path / name).times) == pytest.approx(60, abs=3)
+
+
 async def test_a_voice_is_kept_as_it_came_and_its_mute_is_silence(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     anna = bench.studio.join("anna", microphone("TR_a", 440))
