@@ -74,6 +74,8 @@ def remove(
     if who.is_gone:
         return
     was_active = who.info.state == ACTIVE
+    if who.local is not None:
+        who.local.forget_announced()
     for track in list(who.tracks.values()):
         if who.local is None:
             publishing.forget(state, track)
@@ -103,8 +105,6 @@ def _release(state: RoomState, local: LocalParticipant) -> None:
     for wish in list(local.subscriptions.values()):
         subscribing.end(state, local, wish)
     data_tracks.forget_subscriber(state, local)
-    local.pending.clear()
-    local.unmatched.clear()
     state.renegotiations.pop(local.sid, None)
     for peer in local.peers:
         state.by_transport.pop(peer.transport, None)

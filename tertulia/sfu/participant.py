@@ -201,6 +201,13 @@ class LocalParticipant:
         """The connection that decides whether the member is there."""
         return self.down if self.subscriber_primary else self.up
 
+    def forget_announced(self) -> None:
+        """Nothing that was announced or offered will be published any more."""
+        self.pending.clear()
+        self.queued.clear()
+        self.unmatched.clear()
+        self.waiting_ssrcs.clear()
+
     def wants(self, track_sid: str) -> bool:
         return self.wishes.get(track_sid, self.auto_subscribe)
 
