@@ -25,8 +25,10 @@ from tertulia.sfu.plane import open_plane
 from tertulia.sfu.plane.api import Address, Codec, Extension, LivePlane, SrtpProfile
 
 PAYLOAD = 1100
-PACKETS_PER_SECOND = int(os.environ.get("PPS", "500"))
+QUIET_PER_SECOND = 500
+BUSY_PER_SECOND = 2500
 FRAME = 8
+BURST = 32
 KEY_BYTES = 28
 SSRC = 0x11223344
 UDP_SEGMENT = 103
@@ -59,7 +61,7 @@ def packet(sequence: int, body: bytes) -> bytes:
     return struct.pack("!BBHII", 0x80, 96, sequence & 0xFFFF, sequence * 3000 & 0xFFFFFFFF, SSRC) + body
 
 
-def publish(pipe: Connection, to: tuple[str, int], key: bytes, at_once: int) -> None:
+def publish(pipe: Connection, to: tuple[str, int], key: bytes, at_once: int, per_second: int) -> None:
     """The child: `at_once` packets so many a second, as many as asked for."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
@@ -75,7 +77,7 @@ def publish(pipe: Connection, to: tuple[str, int], key: bytes, at_once: int) -> 
                 batch.append(tx.protect(packet(sequence, bytes(PAYLOAD))))
             control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("@H", len(batch[0])))] if at_once > 1 else []
             sock.sendmsg([b"".join(batch)], control, 0, to)
-            due += at_once / PACKETS_PER_SECOND
+            due += at_once / per_second
             time.sleep(max(0.0, due - time.monotonic()))
         pipe.send(count)
 
@@ -92,14 +94,16 @@ def subscribed(plane: LivePlane, track: int, sinks: list[socket.socket], key: by
         plane.set_target(down, 0)
 
 
-def forwarding(sinks: list[socket.socket], seconds: float, at_once: int, life: str) -> float:
+def forwarding(
+    sinks: list[socket.socket], seconds: float, life: str, *, at_once: int, per_second: int, gso: bool
+) -> float:
     """Microseconds of CPU per copy, receiving and deciding included."""
     server = udp(4 << 20)
     key = os.urandom(KEY_BYTES)
     plane = open_plane([[server]], life=life, rng=random.Random(1))  # type: ignore[arg-type]
     ours, theirs = multiprocessing.Pipe()
     child = multiprocessing.get_context("spawn").Process(
-        target=publish, args=(theirs, server.getsockname(), key, at_once), daemon=True
+        target=publish, args=(theirs, server.getsockname(), key, at_once, per_second), daemon=True
     )
     child.start()
     source = Address(0, *ours.recv())
@@ -110,13 +114,13 @@ def forwarding(sinks: list[socket.socket], seconds: float, at_once: int, life: s
     track = plane.add_track(Codec.OTHER, 90000)
     plane.add_up(track, transport, SSRC, 0, payload_type=96, nack=False, twcc=False)
     subscribed(plane, track, sinks, key)
-    if at_once == 1 and life == "compiled":
+    if not gso and life == "compiled":
         plane._native.set_gso(False)  # type: ignore[attr-defined]
     plane.start()
     results = []
     for run in range(4):
         before, cpu = plane.totals()["packets_out"], time.process_time()
-        ours.send(int(seconds * PACKETS_PER_SECOND / 3) // at_once * at_once)
+        ours.send(int(seconds * per_second / 3) // at_once * at_once)
         ours.recv()
         time.sleep(0.05)
         copies = plane.totals()["packets_out"] - before
@@ -283,7 +287,7 @@ def stopwatch(
     tx, rx = session(key, outbound=True), session(back, outbound=False)
     sink.settimeout(1)
     delays = []
-    for sequence in range(int(seconds * PACKETS_PER_SECOND)):
+    for sequence in range(int(seconds * QUIET_PER_SECOND)):
         source.sendto(tx.protect(packet(sequence, struct.pack("!d", time.monotonic()) + bytes(1000))), to)
         while True:
             data = sink.recv(2048)
@@ -312,10 +316,13 @@ def main() -> int:
     sinks = [udp() for _ in range(chosen.subscribers)]
     floor = bare(sinks, chosen.seconds)
     usual = asyncio.run(ordinary(sinks, chosen.seconds))
-    copy = forwarding(sinks, chosen.seconds, 1, chosen.life)
-    segmented = forwarding(sinks, chosen.seconds, FRAME, chosen.life)
+    load = (sinks, chosen.seconds, chosen.life)
+    copy = forwarding(*load, at_once=BURST, per_second=BUSY_PER_SECOND, gso=False)
+    segmented = forwarding(*load, at_once=FRAME, per_second=BUSY_PER_SECOND, gso=True)
+    quiet = forwarding(*load, at_once=1, per_second=QUIET_PER_SECOND, gso=True)
     print(f"{chosen.subscribers} subscribers, {PAYLOAD} B, AES-128-GCM, us of CPU per datagram")
-    for name, value in [("bare sendmmsg", floor), ("ordinary aiortc", usual), ("copy", copy), ("copy, GSO", segmented)]:
+    rows = [("bare sendmmsg", floor), ("ordinary aiortc", usual), ("copy", copy), ("copy, frames of 8, GSO", segmented)]
+    for name, value in [*rows, ("copy, one packet per wake-up", quiet)]:
         print(f"  {name:<40} {value:8.2f}")
     met = [
         line("copy / bare sendmmsg", copy / floor),

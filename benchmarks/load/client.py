@@ -455,8 +455,7 @@ class Client:
         )
         return self._up.connection.send_message("_reliable" if reliable else "_lossy", packet.SerializeToString())
 
-    def _on_data(self, label: str, data: bytes) -> None:
-        now = time.time_ns()
+    def _on_data(self, data: bytes, now: int) -> None:
         try:
             payload = models.DataPacket.FromString(data).user.payload
         except DecodeError:

@@ -49,7 +49,7 @@ RELIABLE, LOSSY = ChannelOptions("_reliable"), ChannelOptions("_lossy", ordered=
 class Connection:
     """A transport with what goes over it. `on_end` hears the reason when it ends by itself."""
 
-    def __init__(self, engine: "Engine", on_end: Callable[[str], None], on_data: Callable[[str, bytes], None]) -> None:
+    def __init__(self, engine: "Engine", on_end: Callable[[str], None], on_data: Callable[[bytes, int], None]) -> None:
         self.engine = engine
         self.local = Local(secrets.token_hex(4), secrets.token_hex(12), engine.identity.fingerprint)
         self.number = engine.enlist(self)
@@ -79,6 +79,8 @@ class Connection:
         self._rtcp_out: Any = None
         self._announced: dict[int, Incoming] = {}
         self._dtls_due: int = 0
+        self.heard_ns = 0
+        """Unix ns of arrival of the datagram being handled."""
 
     # descriptions -------------------------------------------------------------------------------
 
@@ -241,8 +243,8 @@ class Connection:
         match event:
             case ChannelOpened():
                 self.channels_open.set()
-            case ChannelMessage(label, data):
-                self._on_data(label, data)
+            case ChannelMessage(_, data):
+                self._on_data(data, self.heard_ns)
             case _:
                 pass
 
@@ -292,6 +294,7 @@ class Connection:
         """Everything but RTP."""
         if not data or self.closed:
             return
+        self.heard_ns = unix_ns
         if data[0] < 4:
             self._stun(data, source)
         elif 20 <= data[0] <= 63:

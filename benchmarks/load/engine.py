@@ -26,8 +26,9 @@ TICK_S = 0.002
 FEEDBACK_NS = 100_000_000
 REPORT_NS = 1_000_000_000
 NACK_NS = 25_000_000
-MAX_READS = 16
-"""Full pools read in one tick, so that signalling gets its turn."""
+MAX_READS = 4
+MAX_READY = 1024
+"""Sockets looked at in one tick, in rounds, so that signalling gets its turn."""
 
 
 class Engine:
@@ -56,6 +57,7 @@ class Engine:
         self._stopped = False
         self.active = True
         """False: encoders rest."""
+        self.on_broken: Callable[[str], None] = lambda text: None
         self.lag_ns = 0
         """Longest time between two ticks."""
         self._ticked_ns = time.monotonic_ns()
@@ -141,6 +143,10 @@ class Engine:
             while self._timers and self._timers[0][0] <= now:
                 heapq.heappop(self._timers)[2]()
             self._sweep()
+        except Exception as error:
+            self._stopped = True
+            self.on_broken(f"the bench itself failed: {type(error).__name__}: {error}")
+            raise
         finally:
             if not self._stopped:
                 spent = (time.monotonic_ns() - now) / 1e9
@@ -149,16 +155,17 @@ class Engine:
 
     def _sweep(self) -> None:
         for _ in range(MAX_READS):
-            ready = self._epoll.poll(0, max(1, min(1024, self._intake.room // RUN)))
+            ready = self._epoll.poll(0, MAX_READY)
             if not ready:
                 break
             for file, _ in ready:
                 connection = self._by_file.get(file)
-                if connection is not None and connection.sock is not None:
-                    while self._intake.read(connection.sock, connection.number) == RUN and self._intake.room >= RUN:
-                        pass
-            if self._intake.room < 16 * RUN:
-                self._take()
+                if connection is None or connection.sock is None:
+                    continue
+                if self._intake.room < RUN:
+                    self._take()
+                while self._intake.read(connection.sock, connection.number) == RUN and self._intake.room >= RUN:
+                    pass
         self._take()
 
     def _take(self) -> None:

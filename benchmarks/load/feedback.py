@@ -17,6 +17,9 @@ OWN_SSRC = 7
 """Sender of our RTCP about what we receive; every connection is a world of its own."""
 MAX_BLOCKS = 31
 MAX_NACK_ITEMS = 64
+MAX_STATUSES = 400
+"""Arrivals in one transport feedback: it must fit a datagram."""
+MAX_BYTES = 1_200
 _BLOCK = struct.Struct("!IIIIII")
 
 
@@ -84,12 +87,16 @@ class Arrivals:
             return []
         numbers, times = np.concatenate(self.numbers), np.concatenate(self.times)
         self.numbers, self.times = [], []
-        packets = quick_feedback(numbers, times, self.count, self.media_ssrc)
-        if packets is None:
-            pairs = list(zip(numbers.tolist(), times.tolist(), strict=True))
-            packets = twcc.build(OWN_SSRC, self.media_ssrc, self.count & 0xFF, pairs)
-        self.count += len(packets)
-        return packets
+        found: list[bytes] = []
+        for begin in range(0, len(numbers), MAX_STATUSES):
+            part = slice(begin, begin + MAX_STATUSES)
+            packets = quick_feedback(numbers[part], times[part], self.count, self.media_ssrc)
+            if packets is None:
+                pairs = list(zip(numbers[part].tolist(), times[part].tolist(), strict=True))
+                packets = twcc.build(OWN_SSRC, self.media_ssrc, self.count & 0xFF, pairs)
+            self.count += len(packets)
+            found += [packet for packet in packets if len(packet) <= MAX_BYTES]
+        return found
 
 
 def quick_feedback(numbers: Any, times: Any, count: int, media_ssrc: int) -> list[bytes] | None:

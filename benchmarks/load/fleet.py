@@ -114,6 +114,9 @@ class Fleet:
     def _event(self, event: dict[str, Any]) -> None:
         if event["event"] == "progress":
             self.on_progress(1)
+        elif event["event"] == "broken":
+            self.lost[event["reason"]] += 1
+            self.everyone_lost = True
         elif event["event"] == "lost":
             self.lost[event["reason"]] += 1
             self.everyone_lost |= event["left"] == 0

@@ -52,8 +52,9 @@ def table(result: Result) -> RenderableType:
     plan = result.plan
     size_name = SIZES[plan.scenario]
     found = Table(title=f"{plan.scenario}: {_described(result)}", title_justify="left", header_style="bold")
+    cost = "CPU ms/join" if plan.scenario == "churn" else "CPU us/pkt"
     columns = [size_name, "in/s", "out/s", "loss", "delay p50", "p90", "p99", "max ms", "join p50", "p99 ms",
-               "frame p50 ms", "CPU us/pkt", "user+sys s", "cores", "KiB each", "load gen"]  # fmt: skip
+               "frame p50 ms", cost, "user+sys s", "cores", "KiB each", "load gen"]  # fmt: skip
     several = len(result.servers) > 1
     for name in (["server"] if several else []) + columns:
         found.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
@@ -93,6 +94,7 @@ def _described(result: Result) -> str:
 def _cells(row: Row) -> list[str]:
     late = delay(row)
     moved = row.messages_down_s or row.packets_down_s
+    cost = row.join_cpu_ms if row.join_cpu_ms is not None else row.cpu_us_per_packet
     return [
         str(row.size),
         f"{row.packets_up_s:,.0f}",
@@ -102,7 +104,7 @@ def _cells(row: Row) -> list[str]:
         f"{row.join_ms.get('p50', 0):.1f}" if row.join_ms.get("count") else "-",
         f"{row.join_ms.get('p99', 0):.1f}" if row.join_ms.get("count") else "-",
         f"{row.first_frame_ms.get('p50', 0):.0f}" if row.first_frame_ms.get("count") else "-",
-        "-" if row.cpu_us_per_packet is None else f"{row.cpu_us_per_packet:.2f}",
+        "-" if cost is None else f"{cost:.2f}",
         "-" if row.cpu_user_s is None else f"{row.cpu_user_s:.2f}+{row.cpu_system_s:.2f}",
         "-" if row.cpu_cores is None else f"{row.cpu_cores:.2f}",
         "-" if row.bytes_per_participant is None else f"{row.bytes_per_participant / 1024:.0f}",

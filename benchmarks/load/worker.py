@@ -40,6 +40,7 @@ class Worker:
         self._lost: Counter[str] = Counter()
         self._counts: dict[int, int] = {}
         self._stopping = False
+        self.engine.on_broken = lambda text: self.tell(event="broken", reason=text)
 
     def tell(self, **event: Any) -> None:
         sys.stdout.write(json.dumps(event) + "\n")
