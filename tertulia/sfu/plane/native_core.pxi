@@ -391,6 +391,8 @@ cdef class Native:
             p.e.drops[D_MALFORMED] += 1
         else:
             memcpy(self.scratch, PyBytes_AsString(data), n)
+            # a fan-out that a data thread interrupted comes first
+            self._serve()
             media(p, now, link, self.scratch, n)
             self._serve()
         self._leave()
