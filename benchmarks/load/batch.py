@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import numpy as np
-from cffi import FFI
+from cffi import FFI  # type: ignore[import-untyped]
 
 SLOTS = 4096
 SLOT_BYTES = 1600
@@ -71,7 +71,7 @@ class Pool:
 
     def __init__(self, slots: int, control: bool) -> None:
         self.data = np.zeros((slots, SLOT_BYTES), np.uint8)
-        self.view = memoryview(self.data.reshape(-1))
+        self.view = memoryview(self.data.reshape(-1))  # type: ignore[arg-type]
         self.control = np.zeros((slots, CONTROL_BYTES), np.uint8)
         self.vectors = np.zeros((slots, 2), np.uint64)
         self.messages = np.zeros(slots, MESSAGE)

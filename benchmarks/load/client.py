@@ -426,7 +426,7 @@ class Client:
         wanted = list(update.subscribed_qualities)
         for codec in update.subscribed_codecs:
             wanted += codec.qualities
-        enabled = {item.quality: item.enabled for item in wanted}
+        enabled = {int(item.quality): item.enabled for item in wanted}
         now = time.monotonic_ns()
         for _, layer in self._layers.get(update.track_sid, []):
             if layer.quality in enabled:

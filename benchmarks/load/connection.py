@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pylibsrtp import Error as SrtpError
+
 from benchmarks.load import batch
 from benchmarks.load.feedback import Arrivals, KeyFrameWanted, Repeat, SenderReport, hear
 from benchmarks.load.offer import TWCC, Incoming, Local, Remote
@@ -304,7 +306,7 @@ class Connection:
         elif 128 <= data[0] <= 191 and self._rtcp_in is not None:
             try:
                 plain = self._rtcp_in.unprotect_rtcp(data)
-            except srtp.Error:
+            except SrtpError:
                 self.engine.count("rtcp_undecryptable")
                 return
             self._rtcp(plain, unix_ns)

@@ -1,0 +1,216 @@
+"""Every budget of the design, measured in one run: the ratio, the budget, and whether it holds.
+
+    python -m benchmarks.all [--seconds 3] [--json FILE]
+
+The plane's budgets are measured on the plane alone (`benchmarks.plane`), the others on a server of our own under the
+load of real clients. Exit status 1 when a budget is exceeded. A machine that is busy with other work shows in the
+ratios less than in microseconds, but it shows: the report names the load.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import plane
+from benchmarks.load import media
+from benchmarks.load.client import Role
+from benchmarks.load.fleet import Fleet
+from benchmarks.load.measure import Mark, Usage
+from benchmarks.load.plan import Plan, raise_file_limit
+from benchmarks.load.report import machine
+from benchmarks.load.scenarios import Window
+from benchmarks.load.server import OwnServer
+
+JOINS = 100
+IDLE = 200
+ROOM_MEMBERS = 10
+WATCHERS = 10
+FAN_OUT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One line of the report. `at_least`: more is better."""
+
+    what: str
+    measured: float
+    budget: float
+    unit: str = ""
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        return self.measured >= self.budget if self.at_least else self.measured <= self.budget
+
+
+@asynccontextmanager
+async def loaded(module: str, codecs: set[str], rids: set[str]) -> AsyncIterator[Fleet]:
+    """A server of our own and a worker that is ready to join it."""
+    server = OwnServer(module=module)
+    with tempfile.TemporaryDirectory(prefix="tertulia-bench-") as folder:
+        clips = Path(folder) / "clips"
+        clips.write_bytes(media.encode(codecs, rids))
+        try:
+            fleet = Fleet(await server.start(), Plan("audio", (1,), join_rate=20), 1)
+            try:
+                await fleet.start(clips)
+                yield fleet
+            finally:
+                await fleet.stop()
+        finally:
+            await server.stop()
+
+
+async def _between(fleet: Fleet, seconds: float) -> Window:
+    before, used_before = await fleet.mark()
+    await asyncio.sleep(seconds)
+    after, used_after = await fleet.mark()
+    return _window(before, used_before, after, used_after)
+
+
+def _window(before: Mark, used_before: Usage | None, after: Mark, used_after: Usage | None) -> Window:
+    if used_before is None or used_after is None:
+        raise RuntimeError("the server is gone")
+    seconds = (after.time_ns - before.time_ns) / 1e9
+    return Window(before, after, used_after.since(used_before), seconds)
+
+
+async def busy_delay_ms(seconds: float) -> tuple[float, float]:
+    """p90 and p99 from sender to receiver through a server whose interpreter is half busy."""
+    async with loaded("benchmarks.load.busy", {"vp8", "opus"}, {"f"}) as fleet:
+        await fleet.join([Role("bench", "publisher", ("vp8", "opus"), ("f",), False)])
+        await fleet.join([Role("bench", f"subscriber-{number}") for number in range(WATCHERS)])
+        await asyncio.sleep(2)
+        window = await _between(fleet, max(5.0, seconds))
+        delays = window.histogram("delay_video")
+        delays.merge(window.histogram("delay_audio"))
+        return delays.percentile_ns(90) / 1e6, delays.percentile_ns(99) / 1e6
+
+
+async def join_cpu_ms(seconds: float) -> float:
+    """Server CPU of one join (v1), WebSocket to flowing audio, with what forwarding cost meanwhile taken off."""
+    async with loaded("tertulia", {"opus"}, set()) as fleet:
+        await fleet.join([Role("bench", "publisher", ("opus",), (), False)])
+        await fleet.join([Role("bench", f"early-{number}") for number in range(ROOM_MEMBERS)])
+        await asyncio.sleep(1)
+        at_rest = await _between(fleet, max(2.0, seconds / 2))
+        before, used_before = await fleet.mark()
+        await fleet.join([Role("bench", f"member-{number}") for number in range(JOINS)])
+        await asyncio.sleep(0.5)
+        joining = _window(before, used_before, *await fleet.mark())
+        at_end = await _between(fleet, max(2.0, seconds / 2))
+        usual = sum(window.used.exact_s / window.seconds for window in (at_rest, at_end) if window.used) / 2
+        assert joining.used is not None
+        return (joining.used.exact_s - usual * joining.seconds) / JOINS * 1e3
+
+
+async def idle_kib() -> float:
+    """Server memory of one more participant who is connected and does nothing."""
+    async with loaded("tertulia", {"opus"}, set()) as fleet:
+        await fleet.join([Role(f"warm-{number // 5}", f"member-{number}") for number in range(2 * ROOM_MEMBERS)])
+        await asyncio.sleep(1)
+        _, before = await fleet.mark()
+        await fleet.join([Role(f"idle-{number // ROOM_MEMBERS}", f"member-{number}") for number in range(IDLE)])
+        await asyncio.sleep(2)
+        _, after = await fleet.mark()
+        if before is None or after is None:
+            raise RuntimeError("the server is gone")
+        return (after.resident_bytes - before.resident_bytes) / IDLE / 1024
+
+
+def plane_budgets(seconds: float) -> list[Budget]:
+    """The plane alone, in this process."""
+    sinks = [plane.udp() for _ in range(FAN_OUT)]
+    floor = plane.bare(sinks, seconds)
+    usual = asyncio.run(plane.ordinary(sinks, seconds))
+    load = (sinks, seconds, "compiled")
+    copy = plane.forwarding(*load, at_once=plane.BURST, per_second=plane.BUSY_PER_SECOND, gso=False)
+    segmented = plane.forwarding(*load, at_once=plane.FRAME, per_second=plane.BUSY_PER_SECOND, gso=True)
+    for sink in sinks:
+        sink.close()
+    return [
+        Budget(f"one copy, 1100 B, GCM, {FAN_OUT} subscribers / bare sendmmsg", copy / floor, 1.35),
+        Budget("the same with frames of 8 packets (GSO) / without", segmented / copy, 0.45),
+        Budget("ordinary aiortc sender / one copy", usual / copy, 2.5, at_least=True),
+        Budget("ordinary aiortc sender / one copy with GSO", usual / segmented, 6.0, at_least=True),
+        Budget("transport-cc feedback, per packet status", plane.feedback_ns(), 100.0, "ns"),
+    ]
+
+
+def measure(seconds: float, console: Console) -> list[Budget]:
+    """Everything, one after the other."""
+
+    def say(text: str) -> None:
+        if console.is_terminal:
+            console.print(f"[dim]{text}[/dim]")
+
+    say("the data plane alone")
+    found = plane_budgets(seconds)
+    say("delay through a server whose interpreter is half busy")
+    p90, p99 = asyncio.run(busy_delay_ms(seconds))
+    found += [
+        Budget("delay through the server, Python half busy, p90", p90, 0.5, "ms"),
+        Budget("delay through the server, Python half busy, p99", p99, 5.0, "ms"),
+    ]
+    say("joins")
+    found.append(Budget("a join (v1), server CPU until media flows", asyncio.run(join_cpu_ms(seconds)), 4.0, "ms"))
+    say("idle participants")
+    found.append(Budget("memory per idle participant", asyncio.run(idle_kib()), 300.0, "KiB"))
+    return found
+
+
+def table(budgets: list[Budget], load: float) -> Table:
+    """As it is printed."""
+    shown = Table(
+        title="Budgets of the data plane and the server",
+        caption=f"{machine()['cpu']}, {os.cpu_count()} cores, load average {load:.1f} before the run",
+        title_justify="left",
+    )
+    for name in ("what", "measured", "budget", "of it", ""):
+        shown.add_column(name, justify="left" if name in ("what", "") else "right", no_wrap=True)
+    for one in budgets:
+        unit = f" {one.unit}" if one.unit else ""
+        relation = ">=" if one.at_least else "<="
+        share = one.budget / one.measured if one.at_least else one.measured / one.budget
+        shown.add_row(
+            one.what, f"{one.measured:.2f}{unit}", f"{relation} {one.budget:g}{unit}", f"{share:.0%}",
+            "[green]holds[/green]" if one.holds else "[bold red]exceeds[/bold red]",
+        )  # fmt: skip
+    return shown
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seconds", type=float, default=3.0, help="per measurement")
+    options.add_argument("--json", default="", metavar="FILE", help="write the figures as well")
+    chosen = options.parse_args()
+    raise_file_limit()
+    load, begun = os.getloadavg()[0], time.time()
+    console = Console(stderr=True)
+    try:
+        budgets = measure(chosen.seconds, console)
+    except KeyboardInterrupt:
+        return 130
+    Console(width=None if sys.stdout.isatty() else 120).print(table(budgets, load))
+    if chosen.json:
+        rows = [{**asdict(one), "holds": one.holds} for one in budgets]
+        figures = {"machine": machine(), "load": load, "seconds": time.time() - begun, "budgets": rows}
+        with contextlib.suppress(OSError):
+            Path(chosen.json).write_text(json.dumps(figures, indent=1) + "\n")
+    return 0 if all(one.holds for one in budgets) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
