@@ -16,11 +16,9 @@ SIDE_TILES = 3
 SPEAKER_LEAST = 180
 """On a canvas smaller than this there is no room beside the speaker."""
 
-# columns = rows, how many tiles, and the width below which the next smaller grid is taken
-_GRIDS = ((1, 1, 0), (2, 4, 560), (3, 9, 700), (4, 16, 960), (5, 25, 1100))
+# columns = rows (two tiles are a pair), how many tiles, and the width below which the next smaller grid is taken
+_GRIDS = ((1, 1, 0), (2, 2, 160), (2, 4, 560), (3, 9, 700), (4, 16, 960), (5, 25, 1100))
 GRID_LIMIT = 25
-PAIR = 2
-"""Two side by side fit on any canvas, as in the default template."""
 
 
 class Rect(NamedTuple):
@@ -52,7 +50,7 @@ def capacity(shape: Shape, width: int, height: int) -> int:
         case "speaker":
             return 1 + SIDE_TILES if min(width, height) >= SPEAKER_LEAST else 1
         case "grid":
-            return max(PAIR, *(count for _, count, least in _GRIDS if max(width, height) >= least))
+            return max(count for _, count, least in _GRIDS if max(width, height) >= least)
 
 
 def rectangles(shape: Shape, tiles: int, width: int, height: int) -> list[Rect]:
