@@ -4,11 +4,13 @@ It decides nothing about media or membership. It finds the room an event belongs
 out to where it goes: sessions, webhooks, metrics, egress, other nodes. A room that crashes ends alone.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf.message import Message
@@ -23,6 +25,7 @@ from tertulia.protocol.signing import refresh_token
 from tertulia.protocol.tap import TapRoom
 from tertulia.sfu.events import (
     Closed,
+    Drain,
     EndSession,
     Happened,
     Join,
@@ -52,6 +55,9 @@ from tertulia.sfu.transport.api import TransportEvent
 from tertulia.sfu.transport.hub import TransportHub
 from tertulia.signal.backend import ROOM_MISSING, Command, JoinAttempt, Outlet, Readiness, Refused
 
+if TYPE_CHECKING:
+    from tertulia.node.cluster.cluster import Cluster
+
 log = structlog.get_logger()
 
 
@@ -71,7 +77,10 @@ class HouseConfig:
 class Seat:
     """One room at its place on this node."""
 
-    def __init__(self, house: "House", request: room.CreateRoomRequest) -> None:
+    def __init__(
+        self, house: "House", request: room.CreateRoomRequest, shared: models.Room | None = None, *, is_new: bool = True
+    ) -> None:
+        """`shared`: its record, when other nodes may hold it too; `is_new`: this node made it."""
         self.name = request.name
         self.created = request
         self.sessions: set[SessionId] = set()
@@ -86,7 +95,17 @@ class Seat:
             wall_offset_ns=house.wall_offset_ns,
             rng=house.rng,
             config=house.config.room,
+            shared=shared,
+            is_new=is_new,
+            links=house.cluster.links if house.cluster is not None else None,
         )
+        self.snapshot_heard = asyncio.Event()
+        """Another node that holds the room told its members."""
+        self.record_version = 0
+        self.finished: Happened | None = None
+        """The end of the room, told by the last node that holds it."""
+        self.is_deleter = False
+        """The room was deleted here: this node tells."""
         self.driver: Driver[RoomInput, RoomOutput] = Driver(
             self.room,
             lambda output: house.on_output(self, output),
@@ -114,9 +133,13 @@ class House:
         self._by_sid: dict[str, Seat] = {}
         self._outlets: dict[SessionId, Outlet] = {}
         self._of_session: dict[SessionId, Seat] = {}
-        self.happened: list[Callable[[Seat, Happened], None]] = []
-        """Who wants to hear of room events: webhooks, egress, agents."""
+        self.happened: list[Callable[[Seat | None, Happened], None]] = []
+        """Who wants to hear of room events: webhooks, egress, agents. Without a seat: of a room no node holds."""
         self.counters: Counter[str] = Counter()
+        self.cluster: Cluster | None = None
+        """Other nodes; None: this one is alone."""
+        self.relay_socket = -1
+        """The socket of media links: nothing but media is taken from it."""
         self.draining = False
         self.reasons: Callable[[], tuple[str, ...]] = tuple
         """Why this node is not ready, as its other parts see it."""
@@ -135,8 +158,11 @@ class House:
             return
         if (seat := self.seats.get(attempt.room)) is not None:
             seat.room.admit(attempt.claims)
-        else:
+        elif not await self._is_elsewhere(attempt.room):
             self._check_may_create(attempt)
+
+    async def _is_elsewhere(self, name: str) -> bool:
+        return self.cluster is not None and await self.cluster.store.room(name) is not None
 
     async def join(self, attempt: JoinAttempt, outlet: Outlet) -> None:
         """Let in, or raise."""
@@ -146,10 +172,16 @@ class House:
             self._resume(seat, attempt, outlet)
             return
         if seat is None:
-            self._check_may_create(attempt)
-            seat = self.open_room(self._creation(attempt))
-            await self._tell_created(seat)
+            if not await self._is_elsewhere(attempt.room):
+                self._check_may_create(attempt)
+            seat = await self.room_for(self._creation(attempt))
         seat.room.admit(attempt.claims)
+        sid, ticket = "", 0
+        if self.cluster is not None:
+            sid, ticket = await self.cluster.rooms.claim(seat, attempt.claims)
+            if seat.driver.stopped:
+                self.cluster.rooms.give_back(seat.name, attempt.claims.identity, sid)
+                raise Refused(503, "the room has just ended", retry_after_s=1)
         self._enter(seat, attempt.session, outlet)
         seat.driver.handle(
             Join(
@@ -165,6 +197,8 @@ class House:
                 attributes=attempt.attributes,
                 add_tracks=attempt.add_tracks,
                 offer=attempt.offer,
+                sid=sid,
+                ticket=ticket,
             )
         )
 
@@ -226,16 +260,38 @@ class House:
 
     # ------------------------------------------------------------------------------------------ rooms
 
+    async def room_for(self, request: room.CreateRoomRequest) -> Seat:
+        """The room of this name: here, of other nodes, or a new one."""
+        if self.cluster is not None:
+            seat, is_new = await self.cluster.rooms.open(request)
+        elif (found := self.seats.get(request.name)) is not None:
+            return found
+        else:
+            seat, is_new = self.open_room(request), True
+        if is_new:
+            await self._tell_created(seat)
+        return seat
+
     def open_room(self, request: room.CreateRoomRequest) -> Seat:
         """A new room on this node. Raises RequestError for an unknown preset or bad options."""
+        return self.seat_room(self.prepared(request))
+
+    def prepared(self, request: room.CreateRoomRequest) -> room.CreateRoomRequest:
+        """The request over its preset."""
         if request.room_preset:
             if (preset := self.config.presets.get(request.room_preset)) is None:
                 raise RequestError("invalid_argument", f"room_preset {request.room_preset!r} is not configured")
             merged = room.CreateRoomRequest(name=request.name)
             apply_configuration(merged, preset)
             merged.MergeFrom(request)
-            request = merged
-        seat = Seat(self, request)
+            return merged
+        return request
+
+    def seat_room(
+        self, request: room.CreateRoomRequest, shared: models.Room | None = None, *, is_new: bool = True
+    ) -> Seat:
+        """Give a room its place on this node."""
+        seat = Seat(self, request, shared, is_new=is_new)
         self.seats[seat.name] = seat
         self._by_sid[seat.room.sid] = seat
         seat.driver.drain()
@@ -258,13 +314,23 @@ class House:
             case Refresh():
                 self._refresh(output)
             case Happened():
-                self.counters[f"event_{output.name}"] += 1
-                for listener in self.happened:
-                    listener(seat, output)
+                if output.name == "room_finished" and self.cluster is not None and not seat.is_deleter:
+                    seat.finished = output
+                else:
+                    self.tell(seat, output)
             case ToNodes():
-                pass
-            case Closed():
+                if self.cluster is not None:
+                    self.cluster.rooms.to_nodes(seat, output)
+            case Closed(reason):
                 self._close(seat)
+                if self.cluster is not None:
+                    self.cluster.rooms.closed(seat, seat.finished, reason)
+
+    def tell(self, seat: Seat | None, event: Happened) -> None:
+        """Tell who wants to hear of room events."""
+        self.counters[f"event_{event.name}"] += 1
+        for listener in self.happened:
+            listener(seat, event)
 
     def on_crash(self, seat: Seat, error: Exception) -> None:
         """A bug of ours ended a room: everybody in it hears so and comes back into a fresh one."""
@@ -278,10 +344,12 @@ class House:
                 outlet.send(rtc.SignalResponse(leave=leave))
                 outlet.end()
             self._forget_session(session)
-        info = seat.room.info()
-        for listener in self.happened:
-            listener(seat, Happened("room_finished", info))
+        finished = Happened("room_finished", seat.room.info())
         self._close(seat)
+        if self.cluster is None:
+            self.tell(seat, finished)
+        else:
+            self.cluster.rooms.crashed(seat, finished)
 
     def _close(self, seat: Seat) -> None:
         seat.driver.stop()
@@ -320,7 +388,9 @@ class House:
         """Reports wait: hand each to its transport or room."""
         now = monotonic()
         for report in self.plane.reports():
-            if isinstance(report, Datagram | Outgoing | TransportSilent):
+            if isinstance(report, Datagram) and report.address.socket == self.relay_socket:
+                self.counters["relay_datagram_unexpected"] += 1
+            elif isinstance(report, Datagram | Outgoing | TransportSilent):
                 self.hub.on_report(now, report)
             elif (seat := self._room_of(report)) is not None:
                 seat.driver.handle(OfPlane(report))
@@ -341,6 +411,8 @@ class House:
                 raise RequestError("unimplemented", f"{command.service} is not served by this node")
             return await serve(command.method, command.request)
         request = command.request
+        if self.cluster is not None:
+            return await self.cluster.calls.room_service(command.method, request)
         if isinstance(request, room.CreateRoomRequest):
             return await self._create_room(request)
         if isinstance(request, room.ListRoomsRequest):
@@ -353,10 +425,7 @@ class House:
     async def _create_room(self, request: room.CreateRoomRequest) -> models.Room:
         if not request.name:
             raise RequestError("invalid_argument", "name is required")
-        if (seat := self.seats.get(request.name)) is None:
-            seat = self.open_room(request)
-            await self._tell_created(seat)
-        return seat.room.info()
+        return (await self.room_for(request)).room.info()
 
     async def _tell_created(self, seat: Seat) -> None:
         for listener in self.created:
@@ -370,6 +439,10 @@ class House:
         seat = self.seats.get(request.room)  # type: ignore[attr-defined]
         if seat is None:
             raise RequestError("not_found", ROOM_MISSING)
+        return self.run_command(seat, method, request)
+
+    def run_command(self, seat: Seat, method: str, request: Message) -> Message:
+        """One method on a room that is here."""
         answer: list[Message | RequestError] = []
 
         def run(now: Nanos) -> None:
@@ -396,9 +469,16 @@ class House:
     def metrics(self) -> bytes:
         return self.render_metrics()
 
+    def check_metadata(self, metadata: str) -> None:
+        limit = self.config.room.max_metadata_bytes
+        if len(metadata.encode()) > limit:
+            raise RequestError("invalid_argument", f"metadata exceeds {limit} bytes")
+
     def drain(self) -> None:
-        """Say goodbye: every client is told to reconnect (elsewhere, or to our successor)."""
+        """Say goodbye: every client is told to reconnect, to another node."""
         self.draining = True
+        for seat in list(self.seats.values()):
+            seat.driver.handle(Drain())
 
     def stop(self) -> None:
         """End every room now: SERVER_SHUTDOWN to everybody."""

@@ -6,15 +6,18 @@ import gc
 import itertools
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from random import Random
+from typing import TYPE_CHECKING
 
 import structlog
 
 from tertulia import __version__
 from tertulia.node import settings
 from tertulia.node.banner import show_banner
+from tertulia.node.cluster.links import RelaySocket
 from tertulia.node.config import Config
 from tertulia.node.health import Health
 from tertulia.node.house import House
@@ -35,10 +38,15 @@ from tertulia.signal.server import BindError, FrontDoor
 from tertulia.signal.webhook import room_event
 from tertulia.signal.webhook_io import WebhookSender
 
+if TYPE_CHECKING:
+    from tertulia.node.cluster.cluster import Cluster
+
 log = structlog.get_logger()
 
 POLL_S = 0.005
 """How often an interpreted plane is asked for reports; the compiled one wakes the loop itself."""
+FAREWELL_S = 0.3
+"""Last words to clients that move to another node get this long to leave."""
 DRAIN_S = 3.0
 """From the first signal to the end: time for goodbyes, webhooks and files."""
 
@@ -85,6 +93,8 @@ class Node:
         self.media: list[tuple[str, int]] = []
         self.tcp: list[tuple[str, int]] = []
         self.house: House
+        self.cluster: Cluster | None = None
+        self.relay: RelaySocket
         self.door: FrontDoor
         self.webhooks: WebhookSender
 
@@ -94,6 +104,7 @@ class Node:
         async with contextlib.AsyncExitStack() as stack:
             await self._start_media(stack)
             await self._start_webhooks(stack)
+            await self._start_cluster(stack)
             await self._start_egress(stack)
             await self._start_door(stack)
             probe = asyncio.create_task(self.health.probe())
@@ -102,13 +113,23 @@ class Node:
             gc.freeze()  # what start-up made stays: later collections look at calls only, and so run often and short
             log.info("node.ready", node=self.id, version=__version__, plane=self.plane.life)
             yield self
+            await self._drain()
             self.house.stop()
+
+    async def _drain(self) -> None:
+        """Where there are other nodes our members move to them; they get a while for it."""
+        if self.cluster is None or not self.cluster.others:
+            return
+        self.house.drain()
+        await self.cluster.directory.refresh()
+        await asyncio.sleep(FAREWELL_S)
 
     async def _start_media(self, stack: contextlib.AsyncExitStack) -> None:
         rtc = self.config.rtc
         hosts = local_addresses(settings.interfaces(self.config))
         ports = bind_ports(hosts, list(rtc.udp_port))
-        self.plane = open_plane(ports)
+        relay = self._bind_relay(hosts)
+        self.plane = open_plane([*ports, *relay])
         numbers = itertools.count()  # the plane counts sockets through all rows
         endpoints = [[UdpEndpoint(next(numbers), *sock.getsockname()[:2]) for sock in row] for row in ports]
         self.media = [(end.host, end.port) for row in endpoints for end in row]
@@ -123,6 +144,10 @@ class Node:
             self.rng,
         )
         self.house.reasons = self.health.reasons
+        if relay:
+            sock = relay[0][0]
+            self.relay = RelaySocket(len(ports), next(numbers), *sock.getsockname()[:2])
+            self.house.relay_socket = self.relay.socket
         await self.house.hub.start()
         stack.push_async_callback(self.house.hub.stop)
         loop = asyncio.get_running_loop()
@@ -132,6 +157,36 @@ class Node:
         else:
             polling = asyncio.create_task(self._poll())
             stack.callback(polling.cancel)
+
+    def _bind_relay(self, hosts: list[str]) -> list[list[socket.socket]]:
+        """The Port of media links; none on a node that is alone."""
+        if not self.config.redis.configured:
+            return []
+        about = self.config.cluster
+        return bind_ports([about.relay_ip or hosts[0]], [about.relay_port])
+
+    async def _start_cluster(self, stack: contextlib.AsyncExitStack) -> None:
+        if not self.config.redis.configured:
+            return
+        from tertulia.node.cluster.cluster import Cluster, NodeTraits
+        from tertulia.node.cluster.redis import RedisBus, RedisStore
+
+        where = settings.redis(self.config)
+        bus = RedisBus(where)
+        roles = tuple(self.config.node.roles)
+        self.cluster = cluster = Cluster(
+            self.house,
+            bus,
+            RedisStore(where),
+            settings.cluster_secret(self.config),
+            self.relay,
+            NodeTraits(region=self.config.region, host=self.relay.host, roles=roles),
+        )
+        bus.on_return = cluster.on_return
+        self.house.cluster = cluster
+        self.health.watch("cluster", cluster.trouble)
+        await cluster.start()
+        stack.push_async_callback(cluster.stop)
 
     async def _poll(self) -> None:
         while True:

@@ -4,6 +4,8 @@ import ipaddress
 
 from livekit.protocol import room, rtc
 
+from tertulia.node.cluster.redis import RedisAddress
+from tertulia.node.cluster.seal import secret_of_keys
 from tertulia.node.config import Config
 from tertulia.node.house import HouseConfig
 from tertulia.node.sockets import Interfaces
@@ -34,6 +36,32 @@ def house(config: Config, node_id: NodeId) -> HouseConfig:
         presets={name: _preset(shape) for name, shape in config.room.room_configurations.items()},
         room=rooms(config),
     )
+
+
+def redis(config: Config) -> RedisAddress:
+    """Where the shared Redis is."""
+    about = config.redis
+    return RedisAddress(
+        address=about.address,
+        username=about.username,
+        password=str(about.password),
+        db=about.db,
+        use_tls=about.use_tls or about.tls.enabled,
+        ca_cert_file=about.tls.ca_cert_file,
+        client_cert_file=about.tls.client_cert_file,
+        client_key_file=about.tls.client_key_file,
+        tls_insecure=about.tls.insecure,
+        sentinel_master_name=about.sentinel_master_name,
+        sentinel_addresses=about.sentinel_addresses,
+        sentinel_username=about.sentinel_username,
+        sentinel_password=str(about.sentinel_password),
+        cluster_addresses=about.cluster_addresses,
+    )
+
+
+def cluster_secret(config: Config) -> str:
+    """The cluster's own, else what its nodes share anyway."""
+    return str(config.cluster.secret) or secret_of_keys({key: str(secret) for key, secret in config.keys.items()})
 
 
 def _preset(shape: object) -> room.RoomConfiguration:

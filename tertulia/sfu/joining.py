@@ -42,6 +42,11 @@ def admit(state: RoomState, claims: Claims) -> None:
         raise RequestError("permission_denied", ROOM_FULL)
 
 
+def is_counted(claims: Claims) -> bool:
+    """Whether a member with this token counts against max_participants."""
+    return _kind(claims, claims.video or VideoGrant()) not in DEPENDENT
+
+
 def join(state: RoomState, event: Join) -> None:
     """A client comes in; whoever holds its identity goes."""
     try:
@@ -88,7 +93,7 @@ def _enter(state: RoomState, event: Join, info: models.ParticipantInfo) -> Local
     local.allow_pause = event.allow_pause
     local.joined_at = state.now
     _open_connections(state, local)
-    state.members[who.sid] = state.by_identity[who.identity] = who
+    state.enter(who)
     state.sessions[event.session] = local
     return local
 

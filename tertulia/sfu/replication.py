@@ -219,9 +219,12 @@ def scores(state: RoomState, scored: dict[str, float]) -> None:
         say_to_all(state, word)
 
 
-def goodbye(state: RoomState) -> None:
-    """This replica ends."""
-    say_to_all(state, bus.Goodbye(instance=state.replicas.instance))
+def end(state: RoomState, reason: models.DisconnectReason) -> None:
+    """This replica ends, or the room for everybody."""
+    if reason == models.DisconnectReason.ROOM_DELETED:
+        say_to_all(state, bus.Ended(reason=reason))
+    else:
+        say_to_all(state, bus.Goodbye(instance=state.replicas.instance))
 
 
 def renew(state: RoomState) -> None:

@@ -45,7 +45,7 @@ from tertulia.sfu.events import (
     RoomOutput,
     SessionClosed,
 )
-from tertulia.sfu.participant import LocalParticipant, Peer
+from tertulia.sfu.participant import LocalParticipant, Participant, Peer
 from tertulia.sfu.plane.api import Feedback, KeyFrame, Plane, Report, Rtcp, Switched, TransportSilent, UnboundSsrc
 from tertulia.sfu.relay import Links
 from tertulia.sfu.relaying import MediaRelay
@@ -153,6 +153,23 @@ class Room:
         who = self._state.by_identity.get(identity)
         return None if who is None else who.node
 
+    def other_nodes(self) -> list[NodeId]:
+        """Nodes known to hold this room, too."""
+        return list(self._state.replicas.nodes)
+
+    def latest_ticket(self) -> int:
+        """The highest claim of an identity among the members."""
+        return max((who.ticket for who in self._state.members.values()), default=0)
+
+    def members_here(self) -> list[Participant]:
+        return [local.who for local in self._state.local_members()]
+
+    def record(self) -> models.Room:
+        """What every node agrees on: metadata, limits, timeouts."""
+        shared = models.Room()
+        shared.CopyFrom(self._state.room)
+        return shared
+
     def admit(self, claims: Claims) -> None:
         """Raises RequestError when the room cannot take this member now; changes nothing."""
         joining.admit(self._state, claims)
@@ -179,6 +196,13 @@ class Room:
         """The node stops: clients may come back to another one."""
         self._state.now = now
         self._state.closing = Reason.SERVER_SHUTDOWN
+        self._end_turn()
+
+    def give_up(self, now: Nanos) -> None:
+        """Another room of this name is the real one: members come back into that."""
+        self._state.now = now
+        leaving.drain(self._state)
+        self._state.closing = Reason.STATE_MISMATCH
         self._end_turn()
 
     # ------------------------------------------------------------------------------------------ the four verbs
@@ -319,7 +343,7 @@ class Room:
         state.taps.tell(RoomGone(reason))
         state.happened("room_finished")
         replication.flush(state)
-        replication.goodbye(state)
+        replication.end(state, reason)
         state.agenda.clear()
         state.is_closed = True
         state.emit(Closed(reason))

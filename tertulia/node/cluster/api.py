@@ -13,9 +13,10 @@ import msgspec
 
 from tertulia.protocol.errors import RequestError
 
-LEASE_MS = 6_000
+LEASE_MS = 4_500
 """A node that has not renewed for this long is gone."""
-RENEW_MS = 1_500
+RENEW_MS = 1_000
+"""How often a node renews and looks at the others: one that died is missed within 6 s."""
 BUS_MESSAGE_BYTES = 4 << 20
 """Larger messages are refused on both sides (`bus_oversize`)."""
 
@@ -40,6 +41,8 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     rooms: int = 0
     participants: int = 0
     tracks: int = 0
+    mark: str = ""
+    """Of the cluster's secret: nodes with another one are strangers."""
 
 
 class RoomRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,11 +130,17 @@ class Store(Protocol):
     async def change_room(self, record: RoomRecord) -> RoomRecord | None:
         """Compare-and-set: stored with version + 1 if the stored version and sid equal `record`'s; None: lost."""
 
-    async def remove_room(self, name: str, sid: str) -> None:
-        """Remove the record and its claims if it is still this incarnation."""
+    async def remove_room(self, name: str, sid: str, version: int = 0) -> None:
+        """Remove the record and its claims if it is still this incarnation (and this version, when one is given)."""
 
     async def claim(self, room: str, claim: Claim, limit: int) -> Claimed | None:
-        """Take the identity (the holder is displaced); None when `limit` > 0 counted members are in already."""
+        """Take the identity (the holder is displaced); None when `limit` > 0 counted members are in already.
+
+        The ticket is higher than all before and than `claim.ticket`.
+        """
+
+    async def restore_claim(self, room: str, claim: Claim) -> None:
+        """Say a claim again that the store forgot, with its ticket; a later one stays."""
 
     async def release(self, room: str, identity: str, sid: str) -> None:
         """Give the identity back if this sid still holds it."""

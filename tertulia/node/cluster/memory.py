@@ -99,9 +99,9 @@ class MemoryStore:
         changed = self._cluster.rooms[record.name] = _bump(record)
         return changed
 
-    async def remove_room(self, name: str, sid: str) -> None:
+    async def remove_room(self, name: str, sid: str, version: int = 0) -> None:
         present = self._cluster.rooms.get(name)
-        if present is not None and present.sid == sid:
+        if present is not None and present.sid == sid and version in (0, present.version):
             del self._cluster.rooms[name]
             self._cluster.claims.pop(name, None)
             self._cluster.tickets.pop(name, None)
@@ -112,9 +112,15 @@ class MemoryStore:
         counted = sum(1 for other in held.values() if other.counted and other.identity != claim.identity)
         if limit > 0 and claim.counted and counted >= limit:
             return None
-        ticket = self._cluster.tickets[room] = self._cluster.tickets.get(room, 0) + 1
+        ticket = self._cluster.tickets[room] = max(self._cluster.tickets.get(room, 0), claim.ticket) + 1
         mine = held[claim.identity] = msgspec.structs.replace(claim, ticket=ticket)
         return Claimed(mine, displaced)
+
+    async def restore_claim(self, room: str, claim: Claim) -> None:
+        held = self._cluster.claims.setdefault(room, {})
+        if (present := held.get(claim.identity)) is None or present.ticket < claim.ticket:
+            held[claim.identity] = claim
+            self._cluster.tickets[room] = max(self._cluster.tickets.get(room, 0), claim.ticket)
 
     async def release(self, room: str, identity: str, sid: str) -> None:
         held = self._cluster.claims.get(room, {})

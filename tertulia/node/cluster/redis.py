@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 OUTBOX = 10_000
 """Messages waiting for Redis; more are dropped (`bus_overflow`)."""
+FLUSH_S = 0.5
+"""Last words may take this long."""
 CALL_S = 3.0
 """Deadline of one store call."""
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
@@ -136,6 +138,9 @@ class RedisBus:
         self._tasks = [asyncio.create_task(self._speak()), asyncio.create_task(self._listen())]
 
     async def stop(self) -> None:
+        if self._speaking:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._outbox.join(), FLUSH_S)
         pending = set(self._tasks)
         while pending:  # a cancellation may be lost in a timeout of the client library that fires at the same moment
             for task in pending:
@@ -178,8 +183,10 @@ class RedisBus:
                 failures += 1
                 while not self._outbox.empty():
                     self._outbox.get_nowait()
+                    self._outbox.task_done()
                     self.counters["bus_lost"] += 1
                 self.publish("ping", b"")
+            self._outbox.task_done()
 
     async def _listen(self) -> None:
         failures, absent = 0, False
@@ -351,21 +358,36 @@ class RedisStore:
         )
         return changed if won else None
 
-    async def remove_room(self, name: str, sid: str) -> None:
-        if await self._ask(self._client.eval(scripts.REMOVE_ROOM, 3, *_room_keys(name), sid)):
+    async def remove_room(self, name: str, sid: str, version: int = 0) -> None:
+        if await self._ask(self._client.eval(scripts.REMOVE_ROOM, 3, *_room_keys(name), sid, version)):
             await self._ask(self._client.srem(f"{PREFIX}:rooms", name))
 
     async def claim(self, room: str, claim: Claim, limit: int) -> Claimed | None:
         _, claims, ticket = _room_keys(room)
         counted = "1" if claim.counted else "0"
         answer = await self._ask(
-            self._client.eval(scripts.CLAIM, 2, claims, ticket, claim.identity, claim.sid, claim.node, counted, limit)
+            self._client.eval(
+                scripts.CLAIM,
+                *(2, claims, ticket),
+                *(claim.identity, claim.sid, claim.node, counted, limit, claim.ticket),
+            )
         )
         if answer[0] == b"full":
             return None
         held = answer[2].decode("utf-8", "replace")
         mine = msgspec.structs.replace(claim, ticket=int(answer[1]))
         return Claimed(mine, _claim(claim.identity, held) if held else None)
+
+    async def restore_claim(self, room: str, claim: Claim) -> None:
+        _, claims, ticket = _room_keys(room)
+        counted = "1" if claim.counted else "0"
+        await self._ask(
+            self._client.eval(
+                scripts.RESTORE_CLAIM,
+                *(2, claims, ticket),
+                *(claim.identity, claim.sid, claim.node, counted, claim.ticket),
+            )
+        )
 
     async def release(self, room: str, identity: str, sid: str) -> None:
         await self._ask(self._client.eval(scripts.RELEASE, 1, _room_keys(room)[1], identity, sid))

@@ -15,7 +15,9 @@ return 1
 """
 
 REMOVE_ROOM = """
-if redis.call('HGET', KEYS[1], 'sid') ~= ARGV[1] then return 0 end
+local held = redis.call('HMGET', KEYS[1], 'sid', 'version')
+if held[1] ~= ARGV[1] then return 0 end
+if ARGV[2] ~= '0' and held[2] ~= ARGV[2] then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 return 1
 """
@@ -33,8 +35,21 @@ if limit > 0 and ARGV[4] == '1' then
   if counted >= limit then return {'full'} end
 end
 local ticket = redis.call('INCR', KEYS[2])
+if ticket <= tonumber(ARGV[6]) then
+  ticket = tonumber(ARGV[6]) + 1
+  redis.call('SET', KEYS[2], ticket)
+end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ticket)
 return {'ok', tostring(ticket), held or ''}
+"""
+
+RESTORE_CLAIM = """
+local held = redis.call('HGET', KEYS[1], ARGV[1])
+local ticket = tonumber(ARGV[5])
+if held and tonumber(string.match(held, '(%d+)$')) >= ticket then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
+if tonumber(redis.call('GET', KEYS[2]) or '0') < ticket then redis.call('SET', KEYS[2], ticket) end
+return 1
 """
 
 RELEASE = """

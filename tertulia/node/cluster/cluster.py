@@ -1,0 +1,199 @@
+"""One node's place in the cluster: hears and says sealed words on the bus, knows who is there, asks and answers.
+
+What the words mean for rooms is `rooms`, for calls of the server API `calls`, for media links `links`. Only nodes with
+a `redis:` block have one of these; nothing of it exists on a node that is alone.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from tertulia.node.cluster.api import Bus, NodeRecord, Store, Unavailable
+from tertulia.node.cluster.calls import Calls
+from tertulia.node.cluster.directory import Directory
+from tertulia.node.cluster.links import Links, RelaySocket
+from tertulia.node.cluster.rooms import SharedRooms
+from tertulia.node.cluster.seal import Seal
+from tertulia.protocol import bus
+from tertulia.protocol.errors import PeerError
+from tertulia.protocol.ids import NodeId
+
+if TYPE_CHECKING:
+    from tertulia.node.house import House
+
+log = structlog.get_logger()
+
+EVERYBODY = "nodes"
+"""The channel every node hears."""
+REMIND_S = 0.5
+FINISH_S = 2.0
+"""What is under way when the node stops may take this long."""
+
+
+@dataclass(frozen=True)
+class NodeTraits:
+    """What this node says of itself."""
+
+    region: str = ""
+    host: str = ""
+    roles: tuple[str, ...] = ("sfu", "egress")
+
+
+def channel_of(node: NodeId) -> str:
+    return f"node:{node}"
+
+
+class Cluster:
+    """The node among its peers."""
+
+    def __init__(
+        self, house: "House", bus_: Bus, store: Store, secret: str, relay: RelaySocket, traits: NodeTraits
+    ) -> None:
+        self.house = house
+        self.id = house.config.node_id
+        self.bus = bus_
+        self.store = store
+        self.traits = traits
+        self.relay = relay
+        self.seal = Seal(secret, self.id, time.time_ns())
+        self.counters: Counter[str] = Counter()
+        self.directory = Directory(store, self.describe, self._on_gone, self.on_return)
+        self.links = Links(house.plane, self.seal, relay, self.say)
+        self.rooms = SharedRooms(self)
+        self.calls = Calls(self)
+        self._epoch = time.time_ns()
+        self._loops: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.cpu_load: Callable[[], float] = lambda: os.getloadavg()[0] / (os.cpu_count() or 1)
+        self._handlers: dict[type, Callable[[NodeId, Any], None]] = {
+            bus.ForRoom: self.rooms.heard,
+            bus.RecordChanged: self.rooms.record_changed,
+            bus.LinkHello: self.links.heard,
+            bus.Ask: self.calls.asked,
+            bus.Answer: self.calls.answered,
+            bus.NodeBye: lambda node, word: self.directory.gone(node, said_goodbye=True),
+        }
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Connect, subscribe, announce. An absent Redis is no reason not to start: `/readyz` tells."""
+        await self.store.start()
+        await self.bus.start()
+        for channel in (channel_of(self.id), EVERYBODY):
+            self.bus.subscribe(channel, self._on_message)
+        await self.directory.refresh()
+        self._loops = [asyncio.create_task(work) for work in (self.directory.run(), self._remind(), self.rooms.run())]
+
+    async def stop(self) -> None:
+        """Finish what rooms still have to say, then say goodbye."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FINISH_S)
+        for task in list(self._tasks):
+            task.cancel()
+        self.say_to_all(bus.NodeBye())
+        with contextlib.suppress(Unavailable):
+            await self.store.withdraw(self.id)
+        self.links.close_all()
+        await self.bus.stop()
+        await self.store.stop()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work beside the loop that ends with the cluster; its mistakes are logged."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Unavailable:
+                self.counters["work_put_off"] += 1  # the next reconciliation does it
+            except Exception as error:
+                self.counters["work_failed"] += 1
+                log.error("cluster.work_failed", exc_info=error)
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _remind(self) -> None:
+        while True:
+            await asyncio.sleep(REMIND_S)
+            self.links.remind()
+
+    def describe(self) -> NodeRecord:
+        house = self.house
+        figures = [seat.room.figures() for seat in house.seats.values()]
+        return NodeRecord(
+            id=self.id,
+            epoch=self._epoch,
+            region=self.traits.region,
+            host=self.traits.host,
+            relay_host=self.relay.host,
+            relay_port=self.relay.udp_port,
+            roles=self.traits.roles,
+            draining=house.draining,
+            cpus=os.cpu_count() or 1,
+            cpu_load=min(self.cpu_load(), 1.0),
+            rooms=len(figures),
+            participants=sum(one.get("participants", 0) for one in figures),
+            tracks=sum(one.get("published_audio", 0) + one.get("published_video", 0) for one in figures),
+            mark=self.seal.mark,
+        )
+
+    def trouble(self) -> str | None:
+        """Why this node should get no newcomers, for `/readyz`."""
+        if not self.directory.is_available:
+            return "Redis is not reachable; calls go on, rooms of other nodes are out of reach"
+        if not self.bus.available:
+            return "the bus is not connected; calls go on, other nodes are not heard"
+        return None
+
+    # ------------------------------------------------------------------------------------------ words
+
+    def say(self, node: NodeId, word: bus.Word) -> None:
+        channel = channel_of(node)
+        self.bus.publish(channel, self.seal.close(channel, bus.encode(word)))
+
+    def say_to_all(self, word: bus.Word) -> None:
+        self.bus.publish(EVERYBODY, self.seal.close(EVERYBODY, bus.encode(word)))
+
+    def _on_message(self, channel: str, data: bytes) -> None:
+        try:
+            sender, word = self.seal.open(channel, data)
+            if sender == self.id:
+                return
+            message = bus.decode_node(word)
+        except PeerError as error:
+            self.counters[str(error)] += 1
+            return
+        self._handlers[type(message)](sender, message)
+
+    # ------------------------------------------------------------------------------------------ who is there
+
+    def is_alive(self, node: str) -> bool:
+        return node == self.id or NodeId(node) in self.directory.nodes
+
+    def _on_gone(self, node: NodeId) -> None:
+        self.counters["nodes_gone"] += 1
+        self.links.close(node)
+        self.rooms.node_gone(node)
+        self.calls.node_gone(node)
+
+    def on_return(self) -> None:
+        """Redis was away, and may have forgotten everything: say all again."""
+        self.counters["store_returned"] += 1
+        self.spawn(self.rooms.reconcile())
+
+    @property
+    def others(self) -> list[NodeRecord]:
+        """Other nodes that take people."""
+        return [node for node in self.directory.nodes.values() if "sfu" in node.roles and not node.draining]
