@@ -95,6 +95,8 @@ def set_permission(state: RoomState, who: Participant, permission: models.Partic
     state.changed(who)
     if permission.hidden and not was_hidden:
         state.updates.vanish(who)
+    if permission.hidden != was_hidden:
+        subscribing.review_publisher(state, who.sid)
     if who.local is not None:
         publishing.review_permission(state, who.local)
         data_tracks.review_permission(state, who.local)

@@ -197,8 +197,8 @@ def distribute(state: RoomState, track_sid: str, data: bytes) -> None:
 
 
 def _send(state: RoomState, local: LocalParticipant, data: bytes) -> None:
-    transport = local.down.transport
-    if DATA_TRACK not in local.down.channels:
+    transport = local.data_peer.transport
+    if DATA_TRACK not in local.data_peer.channels:
         state.counters["data_track_not_open"] += 1
         return
     has_room = state.transports.buffered_bytes(transport, DATA_TRACK) <= DATA_TRACK_BUFFER_BYTES

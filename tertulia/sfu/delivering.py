@@ -18,7 +18,7 @@ from tertulia.sfu.state import RoomState
 
 def channel_opened(state: RoomState, local: LocalParticipant, peer: Peer, label: str) -> None:
     peer.channels.add(label)
-    if label == RELIABLE and peer is local.down:
+    if label == RELIABLE and peer is local.data_peer:
         _flush(state, local)
 
 
@@ -113,19 +113,19 @@ def _receivers(state: RoomState, to: Addressed) -> list[LocalParticipant]:
 
 def _send_reliable(state: RoomState, local: LocalParticipant, data: bytes) -> None:
     """A channel that is not open yet (somebody is just joining) gets it when it opens (E.14)."""
-    if RELIABLE not in local.down.channels:
+    if RELIABLE not in local.data_peer.channels:
         if local.waiting_data_bytes + len(data) > WAITING_DATA_BYTES:
             state.counters["limit_data_waiting"] += 1
             return
         local.waiting_data.append(data)
         local.waiting_data_bytes += len(data)
-    elif not state.transports.send(local.down.transport, RELIABLE, data):
+    elif not state.transports.send(local.data_peer.transport, RELIABLE, data):
         state.counters["data_reliable_dropped"] += 1
 
 
 def _send_lossy(state: RoomState, local: LocalParticipant, data: bytes) -> None:
-    transport = local.down.transport
-    if LOSSY not in local.down.channels:
+    transport = local.data_peer.transport
+    if LOSSY not in local.data_peer.channels:
         state.counters["data_lossy_not_open"] += 1
         return
     has_room = state.transports.buffered_bytes(transport, LOSSY) <= LOSSY_BUFFER_BYTES

@@ -89,9 +89,7 @@ def remove(
     who.become(DISCONNECTED)
     who.info.disconnect_reason = reason
     who.info.version += 1
-    del state.members[who.sid]
-    if state.by_identity.get(who.identity) is who:
-        del state.by_identity[who.identity]
+    state.remove(who)
     state.updates.depart(who)
     state.taps.tell(ParticipantGone(who.identity, who.sid))
     state.happened("participant_left" if was_active else "participant_connection_aborted", who)

@@ -49,6 +49,7 @@ class Participant:
     def __init__(self, info: models.ParticipantInfo, node: NodeId) -> None:
         self.info = info
         self.node = node
+        self._is_dependent = info.kind in DEPENDENT or info.permission.recorder or info.permission.agent
         self.tracks: dict[str, PublishedTrack] = {}
         self.data_tracks: dict[int, models.DataTrackInfo] = {}
         """By the publisher's handle."""
@@ -78,7 +79,12 @@ class Participant:
 
     @property
     def is_dependent(self) -> bool:
-        return self.info.kind in DEPENDENT or self.info.permission.recorder or self.info.permission.agent
+        """Neither keeps the room open nor counts. The kind is fixed at join."""
+        return self._is_dependent
+
+    @property
+    def is_publisher(self) -> bool:
+        return bool(self.tracks or self.data_tracks)
 
     def become(self, state: State) -> None:
         """Change state by the table."""
@@ -92,7 +98,7 @@ class Participant:
         info.tracks.extend(track.info for track in self.tracks.values())
         del info.data_tracks[:]
         info.data_tracks.extend(self.data_tracks.values())
-        info.is_publisher = bool(self.tracks or self.data_tracks)
+        info.is_publisher = self.is_publisher
         info.version += 1
 
     def may_publish(self, source: models.TrackSource) -> bool:
@@ -191,6 +197,11 @@ class LocalParticipant:
     @property
     def is_active(self) -> bool:
         return self.who.info.state == ACTIVE
+
+    @property
+    def data_peer(self) -> Peer:
+        """Data goes down where media does; to a client of /rtc that may not subscribe, on its own channels (4.1)."""
+        return self.down if self.single_connection or self.subscriber_primary else self.up
 
     @property
     def peers(self) -> tuple[Peer, ...]:

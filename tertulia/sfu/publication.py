@@ -55,6 +55,7 @@ class PublishedTrack:
         self.subscriptions: dict[str, Subscription] = {}
         """Wishes of this node's members, by subscriber sid."""
         self.dynacast = DynacastPlan()
+        self.codec_changes = 0
         self.subscribed_told = False
         """`track_subscribed` was sent to the publisher."""
 
@@ -108,6 +109,16 @@ class PublishedTrack:
         described.mid, described.mime_type = receiver.mid, receiver.mime_type
         if described.video_layer_mode == models.VideoLayer.MODE_UNUSED and self.is_video:
             described.video_layer_mode = _layer_mode(receiver)
+
+    def replace(self, old: Receiver, receiver: Receiver) -> None:
+        """The client sends another codec on the same section."""
+        place = self.receivers.index(old)
+        self.receivers[place] = receiver
+        described = next((codec for codec in self.info.codecs if codec.mid == old.mid), None)
+        if described is not None:
+            described.mime_type = receiver.mime_type
+        if place == 0:
+            self.info.mime_type = receiver.mime_type
 
 
 def _layer_mode(receiver: Receiver) -> models.VideoLayer.Mode:

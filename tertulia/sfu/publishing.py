@@ -15,7 +15,7 @@ from tertulia.sfu.negotiation import PublishedSection
 from tertulia.sfu.participant import LocalParticipant
 from tertulia.sfu.plane.api import UnboundSsrc
 from tertulia.sfu.publication import Pending, PublishedTrack, check_request, new_track
-from tertulia.sfu.settings import MAX_PENDING_TRACKS, MAX_UNMATCHED_SECTIONS
+from tertulia.sfu.settings import MAX_CODEC_CHANGES, MAX_PENDING_TRACKS, MAX_UNMATCHED_SECTIONS
 from tertulia.sfu.state import RoomState
 
 Reason = rtc.RequestResponse.Reason
@@ -181,10 +181,7 @@ def _publish(state: RoomState, local: LocalParticipant, section: PublishedSectio
     track.attach(receiver, section.cid)
     local.by_mid[section.mid] = track
     local.who.tracks[track.sid] = state.tracks[track.sid] = track
-    if track.info.muted:
-        state.plane.set_track_enabled(receiver.plane_track, False)
-    for stream in receiver.streams.values():
-        _appeared(state, track, receiver, stream.layer)
+    _enable(state, track, receiver)
     for report in list(local.waiting_ssrcs):
         on_unbound(state, local, report)
     state.changed(local.who)
@@ -193,6 +190,14 @@ def _publish(state: RoomState, local: LocalParticipant, section: PublishedSectio
         state.happened("track_published", local.who, track.info)
         dynacast.begin(state, track)
     subscribing.track_ready(state, track)
+
+
+def _enable(state: RoomState, track: PublishedTrack, receiver: Receiver) -> None:
+    """A new receiver takes over the track's state."""
+    if track.info.muted:
+        state.plane.set_track_enabled(receiver.plane_track, False)
+    for stream in receiver.streams.values():
+        _appeared(state, track, receiver, stream.layer)
 
 
 # ------------------------------------------------------------------------------------------ media
@@ -210,11 +215,35 @@ def on_unbound(state: RoomState, local: LocalParticipant, report: UnboundSsrc) -
         local.waiting_ssrcs.remove(report)
     track, receiver = found
     problem = receiver.take(report)
+    if problem == "ssrc_unexpected_payload":
+        receiver = _other_codec(state, local, track, receiver, report) or receiver
+        problem = receiver.take(report)
     if problem:
         state.counters[problem] += 1
         return
     for stream in receiver.streams.values():
         _appeared(state, track, receiver, stream.layer)
+
+
+def _other_codec(
+    state: RoomState, local: LocalParticipant, track: PublishedTrack, old: Receiver, report: UnboundSsrc
+) -> Receiver | None:
+    """The client sends another agreed codec than the one we put first: follow it, a few times at most."""
+    payload = next((p for p in old.section.payloads if p.pt == report.payload_type), None)
+    if payload is None or payload.mime_type.lower() == "audio/red" or track.codec_changes >= MAX_CODEC_CHANGES:
+        return None
+    track.codec_changes += 1
+    state.counters["publisher_changed_codec"] += 1
+    state.taps.gone(track)
+    _close_receiver(state, old)
+    receiver = Receiver(state.plane, local.up.transport, old.section, payload, screen=track.is_screen)
+    track.replace(old, receiver)
+    _enable(state, track, receiver)
+    state.changed(local.who)
+    state.taps.changed(local.who.info, track)
+    dynacast.begin(state, track)
+    subscribing.receiver_gone(state, track, old)
+    return receiver
 
 
 def _receiver_of(local: LocalParticipant, report: UnboundSsrc) -> tuple[PublishedTrack, Receiver] | None:
@@ -309,10 +338,14 @@ def forget(state: RoomState, track: PublishedTrack) -> None:
 
 
 def _drop_receiver(state: RoomState, track: PublishedTrack, receiver: Receiver) -> None:
+    track.receivers.remove(receiver)
+    _close_receiver(state, receiver)
+    subscribing.receiver_gone(state, track, receiver)
+
+
+def _close_receiver(state: RoomState, receiver: Receiver) -> None:
     for stream in receiver.streams.values():
         state.tracks_by_up.pop(stream.up, None)
-    track.receivers.remove(receiver)
-    subscribing.receiver_gone(state, track, receiver)
     receiver.close()
 
 

@@ -213,10 +213,11 @@ def _enter(state: RoomState, node: NodeId, word: bus.Member, info: models.Partic
         state.counters["duplicate_identity"] += 1
         state.replicas.bury(rival.sid)
         leaving.remove(state, rival, Reason.DUPLICATE_IDENTITY)
-    who = Participant(models.ParticipantInfo(), node)
+    copy = models.ParticipantInfo()
+    copy.CopyFrom(info)
+    who = Participant(copy, node)
     who.ticket = word.ticket
-    who.info.CopyFrom(info)
-    state.members[who.sid] = state.by_identity[who.identity] = who
+    state.enter(who)
     return who
 
 

@@ -25,8 +25,9 @@ class Rounds:
         state = self._state
         if not state.sessions and not state.members:
             return
-        self._start("speakers", state.config.audio_interval_ns, self._speakers)
-        self._start("layers", CYCLE_NS, self._layers)
+        if state.tracks or state.loudest:
+            self._start("speakers", state.config.audio_interval_ns, self._speakers)
+            self._start("layers", CYCLE_NS, self._layers)
         self._start("quality", QUALITY_NS, self._quality)
         self._start("tokens", TOKEN_REFRESH_NS, self._tokens)
         self._start("counts", ROOM_UPDATE_NS, self._counts)

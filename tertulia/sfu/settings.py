@@ -53,6 +53,8 @@ MAX_UNMATCHED_SECTIONS = 50
 """Sections of one participant that wait for their add_track."""
 MAX_WAITING_SSRCS = 32
 """SSRCs of one participant whose section is not matched yet."""
+MAX_CODEC_CHANGES = 8
+"""A track that changes its codec more often than this loses what comes in yet another one."""
 MAX_LAYERS = 3
 JOIN_TIMEOUT_NS = 60 * SECOND
 """From join to a connected transport (JOIN_FAILURE)."""

@@ -82,6 +82,7 @@ class RoomState:
         self.replicas = Replicas()
         """The other nodes that hold this room."""
         # what is here
+        self._here: dict[str, LocalParticipant] = {}
         self.sessions: dict[SessionId, LocalParticipant] = {}
         self.by_transport: dict[TransportId, LocalParticipant] = {}
         self.tracks_by_up: dict[int, PublishedTrack] = {}
@@ -106,8 +107,20 @@ class RoomState:
     def wall_ns(self) -> int:
         return self.now + self._wall_offset_ns
 
+    def enter(self, who: Participant) -> None:
+        self.members[who.sid] = self.by_identity[who.identity] = who
+        if who.local is not None:
+            self._here[who.sid] = who.local
+
+    def remove(self, who: Participant) -> None:
+        del self.members[who.sid]
+        self._here.pop(who.sid, None)
+        if self.by_identity.get(who.identity) is who:
+            del self.by_identity[who.identity]
+
     def local_members(self) -> list[LocalParticipant]:
-        return [member.local for member in self.members.values() if member.local is not None]
+        """Members of this node; a list of its own, so that members may leave while it is walked over."""
+        return list(self._here.values())
 
     # ------------------------------------------------------------------------------------------ out
 
@@ -143,7 +156,7 @@ class RoomState:
         info.CopyFrom(self.room)
         counted = [member for member in self.members.values() if not member.is_dependent]
         info.num_participants = len(counted)
-        info.num_publishers = sum(1 for member in counted if member.info.is_publisher)
+        info.num_publishers = sum(1 for member in counted if member.is_publisher)
         return info
 
     def set_recording(self, active: bool) -> None:

@@ -58,6 +58,8 @@ def _obstacle(state: RoomState, local: LocalParticipant, wish: Subscription) -> 
         return Obstacle.UNWISHED
     if not local.who.info.permission.can_subscribe:
         return Obstacle.MAY_NOT_SUBSCRIBE
+    if publisher.is_hidden:
+        return Obstacle.HIDDEN
     if not publisher.allows(local.who, wish.track.sid):
         return Obstacle.FORBIDDEN
     if not wish.track.receivers:
@@ -248,12 +250,11 @@ def receiver_gone(state: RoomState, track: PublishedTrack, receiver: Receiver) -
 
 
 def track_gone(state: RoomState, track: PublishedTrack) -> None:
-    for sid, wish in list(track.subscriptions.items()):
-        member = state.members.get(sid)
-        if member is not None and member.local is not None:
-            member.local.wishes.pop(track.sid, None)
-            member.local.viewer_settings.pop(track.sid, None)
-            end(state, member.local, wish)
+    for local in state.local_members():
+        local.wishes.pop(track.sid, None)
+        local.viewer_settings.pop(track.sid, None)
+        if (wish := local.subscriptions.get(track.sid)) is not None:
+            end(state, local, wish)
     state.taps.gone(track)
 
 

@@ -35,6 +35,8 @@ class Obstacle(Enum):
     MAY_NOT_SUBSCRIBE = "may_not_subscribe"
     FORBIDDEN = "forbidden"
     """By the publisher's subscription permissions."""
+    HIDDEN = "hidden"
+    """The publisher is not shown to anybody."""
     NO_MEDIA = "no_media"
     """No receiver on this node (yet)."""
     UNSUPPORTED = "unsupported"

@@ -104,6 +104,30 @@ def test_strange_ssrcs_are_counted(rid: str, pt: int, counter: str) -> None:
     assert stage.room.counters[counter] == 1
 
 
+def test_a_client_that_sends_another_codec_than_asked_for_is_followed() -> None:
+    stage = Stage()
+    ann, ben = stage.join("ann"), stage.join("ben")
+    ann.add_track("cam")
+    ann.add_section("cam")
+    offer = ann.next_offer()
+    offer.sdp = offer.sdp.replace(" 96 97", " 96 97 98").replace(
+        "a=rtpmap:96 VP8/90000", "a=rtpmap:96 VP8/90000\r\na=rtpmap:98 VP9/90000"
+    )
+    ann.say(offer=offer)
+    ben.offer()
+    ann.ssrc("5", 11, "q", pt=98)
+    assert list(stage.plane.tracks.values()) == [Codec.VP9]
+    assert [up["pt"] for up in stage.plane.ups.values()] == [98]
+    assert shown(ben, "ann").tracks[0].mime_type == "video/VP9"
+    assert not stage.plane.downs  # ben offers VP8 only, and has heard so
+    ben.offer()
+    assert ben.last("subscription_response").track_sid == shown(ben, "ann").tracks[0].sid
+    for turn in range(20):
+        ann.ssrc("5", 20 + turn, "q", pt=96 + 2 * (turn % 2))
+    assert stage.room.counters["publisher_changed_codec"] == 8
+    assert stage.room.counters["ssrc_unexpected_payload"]
+
+
 def test_audio_without_mid_is_known_by_its_payload_type() -> None:
     stage = Stage()
     ann = stage.join("ann")

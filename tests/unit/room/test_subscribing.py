@@ -1,8 +1,9 @@
 """Wishes, sections, rows, and what stands between them."""
 
-from livekit.protocol import models, rtc
+from livekit.protocol import models, room, rtc
 
 from tertulia.sfu.events import SessionClosed
+from tertulia.sfu.room import RoomConfig
 from tests.unit.room.stage import Guest, Stage
 from tests.unit.room.test_publishing import shown
 
@@ -208,9 +209,32 @@ def test_members_without_signal_keep_their_media() -> None:
     assert stage.room.info().num_participants == 2
 
 
-def test_wished_tracks_are_limited() -> None:
-    from tertulia.sfu.room import RoomConfig
+def test_tracks_of_hidden_members_are_nobodys() -> None:
+    stage = Stage()
+    ann, ben = stage.join("ann", grants={"hidden": True}), stage.join("ben")
+    ann.publish()
+    ben.offer()
+    assert not stage.plane.downs
+    shown_now = models.ParticipantPermission(can_subscribe=True, can_publish=True)
+    stage.command("UpdateParticipant", room.UpdateParticipantRequest(identity="ann", permission=shown_now))
+    ben.offer()
+    assert len(stage.plane.downs) == 1
 
+
+def test_wishes_end_with_their_track() -> None:
+    """A day of tracks that come and go does not use up the limit."""
+    stage = Stage(config=RoomConfig(max_subscriptions=3))
+    ann, ben = stage.join("ann"), stage.join("ben", auto_subscribe=False)
+    for number in range(6):
+        info = ann.publish(f"mic{number}", "audio")
+        subscribe(ben, info.sid)
+        subscribe(ben, info.sid, wished=False)
+        ann.sections[-1].direction, ann.sections[-1].cid = "inactive", ""
+        ann.offer()
+    assert not stage.room.counters["limit_subscriptions"]
+
+
+def test_wished_tracks_are_limited() -> None:
     stage = Stage(config=RoomConfig(max_subscriptions=2))
     ann, ben = stage.join("ann"), stage.join("ben")
     for number in range(4):

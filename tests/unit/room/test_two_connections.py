@@ -146,6 +146,9 @@ def test_without_permission_to_subscribe_the_publisher_connection_is_primary() -
     assert not ann.last("join").subscriber_primary
     ann.happens(TransportConnected(), ann.up)
     assert shown(ann, "ann").state == models.ParticipantInfo.ACTIVE
+    ann.happens(ChannelOpened("_reliable"), ann.up)
+    stage.join("ben").send_data(user(b"x", sequence=1))
+    assert [label for label, _ in stage.transports.sent[ann.up]] == ["_reliable"]
 
 
 def test_resume_restarts_the_subscriber_connection() -> None:
