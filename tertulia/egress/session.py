@@ -132,7 +132,7 @@ class Session:
         if limit_s and self._active_at is not None and now - self._active_at >= limit_s * SECOND:
             self._happen(Happening.LIMIT, reason=EndReason.LIMIT)
         elif self._outlets is not None and self._outlets.all_failed:
-            code = 503 if self._outlets.streams is not None else 500
+            code = 503 if self._outlets.streams is not None or self._outlets.sockets else 500
             self._fail(next(output.failed or "" for output in self._outlets.outputs), code)
         elif self._outlets is not None and self._outlets.all_streams_removed:
             self._happen(Happening.STOP, reason=EndReason.STREAMS_STOPPED)

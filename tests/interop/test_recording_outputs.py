@@ -147,8 +147,8 @@ async def test_streams_arrive_and_one_dead_address_harms_nobody(studio: Studio, 
         found = probe(path)
         assert {one["codec_name"] for one in found["streams"]} == {"h264", "aac"}
         footage = play(path)
-        # a removed stream ends as far behind the room as the timeline runs
-        assert stream.duration / 1e9 - 1.7 <= footage.times[-1] - footage.times[0] <= stream.duration / 1e9 + 0.2
+        # all streams begin as far behind the room as the timeline runs; one that is removed also ends there
+        assert footage.times[-1] - footage.times[0] == pytest.approx(stream.duration / 1e9, abs=1.7)
         assert near(footage.colour_at(between_flashes(footage, 160, 90), 160, 90), RED)
     lasts(info.file_results[0], studio.root / "a.mp4")
 
@@ -234,8 +234,8 @@ async def test_sound_over_a_websocket(studio: Studio) -> None:
         sound = np.frombuffer(bytes(pcm), np.int16).reshape(-1, 2)
         # nothing is sent while it is muted
         assert len(sound) / 48_000 == pytest.approx(info.stream_results[0].duration / 1e9 - 1, abs=0.5)
-        calm = np.abs(np.fft.rfft(sound[48_000:96_000, 0].astype(float)))
-        assert {int(hz) for hz in np.argsort(calm)[-6:]} & {499, 500, 501}
+        spectrum = np.abs(np.fft.rfft(sound[48_000:96_000, 0].astype(float)))
+        assert spectrum[500] > 20 * spectrum[700:800].max()
         assert np.abs(sound).max() > 10_000
 
         pcm.clear()
