@@ -22,7 +22,7 @@ help:
 	@echo 'make sim        calls in virtual time'
 	@echo 'make interop    real clients against a real server'
 	@echo 'make test-long  tests that need minutes of media'
-	@echo 'make bench      what a forwarded packet costs'
+	@echo 'make bench      every budget of the design, measured'
 	@echo 'make web        the demo page (needs npm)'
 	@echo 'make format     format and mend what can be mended'
 	@echo 'make clean      remove what was built'
@@ -89,7 +89,7 @@ test-long: setup need-test
 	$(PYTEST) tests -m long
 
 bench: setup
-	$(PY) -m benchmarks.plane
+	$(PY) -m benchmarks.all $(ARGS)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
