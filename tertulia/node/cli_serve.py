@@ -1,10 +1,15 @@
 """`tertulia serve`, `ports` and `doctor`: the commands about this machine's own server."""
 
+import errno
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from tertulia.node.main import Options, config_options
+
+if TYPE_CHECKING:
+    from tertulia.node.config import Config
 
 
 @click.command()
@@ -23,7 +28,28 @@ def serve(ctx: click.Context) -> None:
     logs.known.tell(secrets_of(config))
     for note in loaded.notes:
         structlog.get_logger("tertulia.config").warning("config.no_effect", note=note)
-    ctx.exit(run(config))
+    try:
+        status = run(config)
+    except OSError as error:
+        if error.errno not in _BIND_ERRORS:
+            raise
+        click.echo(f"tertulia: {error.strerror or error}", err=True)
+        status = 1
+    if status == 1:
+        _tell_owners(config)
+    ctx.exit(status)
+
+
+_BIND_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+
+
+def _tell_owners(config: "Config") -> None:
+    """Who holds the ports we wanted: nine times in ten that is why nothing started."""
+    from tertulia.node.ports import owner, used_ports
+
+    for use in used_ports(config):
+        if use.port and (held := owner(use.protocol.lower(), use.port)):
+            click.echo(f"tertulia: {use.key}: port {use.port}/{use.protocol} is held by {held}", err=True)
 
 
 def secrets_of(config: object) -> list[str]:
