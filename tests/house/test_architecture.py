@@ -7,6 +7,8 @@ import pytest
 from tests.house.tree import ROOT
 
 TEXT = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+BASES = ("", "tertulia", "tertulia/node", "tertulia/egress/outputs")
+"""Where a short path in a document may begin."""
 NOT_PACKAGES = {"dist", "__pycache__"}
 
 
@@ -52,7 +54,7 @@ def test_what_documents_point_at_exists(document: str) -> None:
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     missing = [link for link in links if link and not (ROOT / document).parent.joinpath(link).exists()]
     for path in re.findall(r"`([\w/]+\.(?:py|yaml|toml|md))`", text):
-        if not any((ROOT / base / path).exists() for base in ("", "tertulia", "tertulia/node", "tertulia/egress/outputs")):
+        if not any((ROOT / base / path).exists() for base in BASES):
             missing.append(path)
     assert not missing
 
