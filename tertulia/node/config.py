@@ -138,8 +138,8 @@ class Logging:
 class Limit:
     """0: no limit."""
 
-    num_tracks: Annotated[Count, _LATER] = 0
-    bytes_per_sec: Annotated[Count, _LATER] = 0
+    num_tracks: Annotated[int, _LATER] = 0
+    bytes_per_sec: Annotated[int, _LATER] = 0
     subscription_limit_video: Annotated[Count, _LATER] = 0
     subscription_limit_audio: Annotated[Count, _LATER] = 0
     max_metadata_size: Count = 524_288

@@ -24,10 +24,11 @@ from tertulia.node.config_types import (
 )
 
 _LITE = NoEffect("the server is always ICE-lite")
-_ONE_PORT = NoEffect("all media goes through rtc.udp_port; open that port instead of a range")
+_ONE_PORT = NoEffect("one port carries all media: rtc.udp_port, else the first of the range")
 _EXTERNAL = NoEffect("set rtc.node_ip where the machine does not have its public address itself")
 _LATER = NoEffect("this version does not do it")
 _ESTIMATE = NoEffect("this version does not measure subscribers' connections")
+_ACCOUNTS = NoEffect("clients get the username and credential given here; none that expire are made")
 _TURN = NoEffect("there is no TURN server inside; point rtc.turn_servers at one")
 
 
@@ -46,10 +47,9 @@ class TurnServer:
     protocol: Literal["udp", "tcp", "tls"] = "udp"
     username: str = ""
     credential: Secret = NO_SECRET
-    secret: Secret = NO_SECRET
-    """Shared secret for credentials that expire (TURN REST API)."""
-    secret_file: str = ""
-    ttl: Count = 14_400
+    secret: Annotated[Secret, _ACCOUNTS] = NO_SECRET
+    secret_file: Annotated[str, _ACCOUNTS] = ""
+    ttl: Annotated[Count, _ACCOUNTS] = 14_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class ForwardStats:
 class Rtc:
     udp_port: PortList = UDP_PORTS
     tcp_port: Port = 7881
-    port_range_start: Annotated[Port, _ONE_PORT] = 0
+    port_range_start: Port = 0
     port_range_end: Annotated[Port, _ONE_PORT] = 0
     node_ip: str = ""
     use_external_ip: Annotated[bool, _EXTERNAL] = False

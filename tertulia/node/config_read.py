@@ -16,7 +16,7 @@ from tertulia.node.config import Config
 from tertulia.node.config_check import check
 from tertulia.node.config_decode import MAX_PROBLEMS, Decoder, dotted, paths
 from tertulia.node.config_tree import Branch, Listing, Problem, Scalar, Where, overlay, parse_tree
-from tertulia.node.config_types import Duration, PortList, Secret
+from tertulia.node.config_types import UDP_PORTS, Duration, PortList, Secret
 
 DEV_KEYS = {"devkey": Secret("secret")}
 
@@ -97,6 +97,9 @@ def complete(config: Config) -> Config:
         logging = replace(logging, level=config.log_level)
     bind = config.bind_addresses or (loopback_addresses() if development else ())
     local = bool(bind) and all(address in ("127.0.0.1", "::1", "localhost") for address in bind)
+    if rtc.port_range_start and rtc.udp_port == UDP_PORTS:
+        # A file for one port per connection: its firewall is open there, and one of them is enough for us.
+        rtc = replace(rtc, udp_port=PortList((rtc.port_range_start,)))
     pages, metrics, prometheus = config.pages, config.metrics, config.prometheus
     return replace(
         config,
