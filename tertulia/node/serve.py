@@ -170,15 +170,18 @@ class Node:
             return
         from tertulia.node.cluster.cluster import Cluster, NodeTraits
         from tertulia.node.cluster.redis import RedisBus, RedisStore
+        from tertulia.node.cluster.seal import mark_of
 
         where = settings.redis(self.config)
-        bus = RedisBus(where)
+        secret = settings.cluster_secret(self.config)
+        space = mark_of(secret)
+        bus = RedisBus(where, space)
         roles = tuple(self.config.node.roles)
         self.cluster = cluster = Cluster(
             self.house,
             bus,
-            RedisStore(where),
-            settings.cluster_secret(self.config),
+            RedisStore(where, space),
+            secret,
             self.relay,
             NodeTraits(region=self.config.region, host=self.relay.host, roles=roles),
         )

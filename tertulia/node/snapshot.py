@@ -1,6 +1,7 @@
 """The numbers of this node under their metric names, read when somebody asks."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,18 @@ def snapshot(node: "Node") -> Snapshot:
         "tasks": len(asyncio.all_tasks()),
         "transport_total": {(name,): count for name, count in house.hub.totals().items()},
         "house_total": {(name,): count for name, count in house.counters.items()},
+        "cluster_total": {(name,): count for name, count in cluster_figures(node).items()},
         "rooms_limits_total": {(name,): count for name, count in rooms.items()},
         "event_loop_delay_seconds": node.health.loop_delay_ns / 1e9,
     }
+    return figures
+
+
+def cluster_figures(node: "Node") -> Mapping[str, int]:
+    """What the cluster's parts counted; nothing on a node that is alone."""
+    if node.cluster is None:
+        return {}
+    figures: Counter[str] = Counter({"nodes": 1 + len(node.cluster.directory.nodes)})
+    for part in node.cluster.counted:
+        figures.update(part)
     return figures

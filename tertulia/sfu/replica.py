@@ -5,7 +5,7 @@ one with the later claim stays, on every node the same one.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
@@ -73,7 +73,12 @@ def _members_leave(state: RoomState, node: NodeId, *, tell_outside: bool = False
 
 def _leave(state: RoomState, who: Participant, reason: int) -> None:
     state.replicas.bury(who.sid)
-    leaving.remove(state, who, Reason(reason) if reason in Reason.values() else Reason.UNKNOWN_REASON)
+    leaving.remove(state, who, _reason(reason))
+
+
+def _reason(number: int) -> models.DisconnectReason:
+    """A reason as another node said it."""
+    return cast(models.DisconnectReason, number if number in Reason.values() else Reason.UNKNOWN_REASON)
 
 
 # ---------------------------------------------------------------------------------------------- replicas
@@ -178,7 +183,7 @@ def _stale(state: RoomState, node: NodeId, word: bus.Stale) -> None:
 
 
 def _ended(state: RoomState, node: NodeId, word: bus.Ended) -> None:
-    state.closing = Reason(word.reason) if word.reason in Reason.values() else Reason.ROOM_CLOSED
+    state.closing = _reason(word.reason)
 
 
 # ---------------------------------------------------------------------------------------------- members

@@ -41,8 +41,6 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     rooms: int = 0
     participants: int = 0
     tracks: int = 0
-    mark: str = ""
-    """Of the cluster's secret: nodes with another one are strangers."""
 
 
 class RoomRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -146,7 +146,6 @@ class Cluster:
             rooms=len(figures),
             participants=sum(one.get("participants", 0) for one in figures),
             tracks=sum(one.get("published_audio", 0) + one.get("published_video", 0) for one in figures),
-            mark=self.seal.mark,
         )
 
     def trouble(self) -> str | None:
@@ -192,6 +191,16 @@ class Cluster:
         """Redis was away, and may have forgotten everything: say all again."""
         self.counters["store_returned"] += 1
         self.spawn(self.rooms.reconcile())
+
+    @property
+    def counted(self) -> list[Counter[str]]:
+        """Counters of all parts, for metrics."""
+        return [
+            self.counters,
+            self.links.counters,
+            self.calls.counters,
+            *(part.counters for part in (self.bus, self.store) if hasattr(part, "counters")),
+        ]
 
     @property
     def others(self) -> list[NodeRecord]:

@@ -62,11 +62,7 @@ class Directory:
                 log.info("store.back")
                 self._was_away = False
                 self._on_return()
-        self._compare({NodeId(node.id): node for node in found if self._is_other(node, record)}, now)
-
-    @staticmethod
-    def _is_other(node: NodeRecord, mine: NodeRecord) -> bool:
-        return node.id != mine.id and node.mark == mine.mark
+        self._compare({NodeId(node.id): node for node in found if node.id != record.id}, now)
 
     def _compare(self, found: dict[NodeId, NodeRecord], now: float) -> None:
         for node in [node for node in self.nodes if node not in found]:

@@ -116,8 +116,10 @@ def connect(where: RedisAddress) -> Client:
 class RedisBus:
     """`Bus` over Redis pub/sub: one connection that listens, one that speaks."""
 
-    def __init__(self, where: RedisAddress) -> None:
+    def __init__(self, where: RedisAddress, space: str = "") -> None:
+        """`space` keeps clusters apart that share a Redis."""
         self._where = where
+        self._prefix = f"{PREFIX}:{space}" if space else PREFIX
         self._client: Client = None
         self._listeners: dict[str, Callable[[str, bytes], None]] = {}
         self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX)
@@ -172,7 +174,7 @@ class RedisBus:
         while True:
             channel, data = await self._outbox.get()
             try:
-                await self._client.publish(f"{PREFIX}:{channel}", data)
+                await self._client.publish(f"{self._prefix}:{channel}", data)
                 self.counters["bus_sent"] += 1
                 self._speaking, failures = True, 0
             except (RedisError, OSError, TimeoutError):
@@ -193,7 +195,7 @@ class RedisBus:
         while True:
             pubsub = self._client.pubsub()
             try:
-                await pubsub.subscribe(f"{PREFIX}:ping")
+                await pubsub.subscribe(f"{self._prefix}:ping")
                 subscribed: set[str] = set()
                 self._changed.set()
                 self.publish("ping", b"")
@@ -230,14 +232,14 @@ class RedisBus:
     async def _align(self, pubsub: Any, subscribed: set[str]) -> None:
         wanted = set(self._listeners)
         if fresh := wanted - subscribed:
-            await pubsub.subscribe(*(f"{PREFIX}:{channel}" for channel in fresh))
+            await pubsub.subscribe(*(f"{self._prefix}:{channel}" for channel in fresh))
         if stale := subscribed - wanted:
-            await pubsub.unsubscribe(*(f"{PREFIX}:{channel}" for channel in stale))
+            await pubsub.unsubscribe(*(f"{self._prefix}:{channel}" for channel in stale))
         subscribed.clear()
         subscribed.update(wanted)
 
     def _dispatch(self, message: dict[str, Any]) -> None:
-        channel = message["channel"].decode("utf-8", "replace").removeprefix(f"{PREFIX}:")
+        channel = message["channel"].decode("utf-8", "replace").removeprefix(f"{self._prefix}:")
         data = message["data"]
         if (listener := self._listeners.get(channel)) is None:
             return
@@ -248,10 +250,10 @@ class RedisBus:
         listener(channel, data)
 
 
-def _room_keys(name: str) -> tuple[str, str, str]:
+def _room_keys(prefix: str, name: str) -> tuple[str, str, str]:
     """Record, claims and ticket counter of a room; one hash tag keeps them in one Cluster slot."""
     tag = "{" + name.replace("}", "%7D").replace("{", "%7B") + "}"
-    return f"{PREFIX}:room:{tag}", f"{PREFIX}:claims:{tag}", f"{PREFIX}:ticket:{tag}"
+    return f"{prefix}:room:{tag}", f"{prefix}:claims:{tag}", f"{prefix}:ticket:{tag}"
 
 
 def _claim(identity: str, text: str) -> Claim | None:
@@ -264,8 +266,10 @@ def _claim(identity: str, text: str) -> Claim | None:
 class RedisStore:
     """`Store` over Redis."""
 
-    def __init__(self, where: RedisAddress) -> None:
+    def __init__(self, where: RedisAddress, space: str = "") -> None:
+        """`space` keeps clusters apart that share a Redis."""
         self._where = where
+        self._prefix = f"{PREFIX}:{space}" if space else PREFIX
         self._client: Client = None
         self.counters: Counter[str] = Counter()
 
@@ -285,6 +289,9 @@ class RedisStore:
             self.counters["store_unavailable"] += 1
             raise Unavailable("the shared store") from error
 
+    def _room_keys(self, name: str) -> tuple[str, str, str]:
+        return _room_keys(self._prefix, name)
+
     def _decode(self, data: bytes, kind: type[Any]) -> Any:
         try:
             return msgspec.msgpack.decode(data, type=kind)
@@ -293,26 +300,26 @@ class RedisStore:
             return None
 
     async def renew(self, node: NodeRecord) -> None:
-        await self._ask(self._client.set(f"{PREFIX}:node:{node.id}", msgspec.msgpack.encode(node), px=LEASE_MS))
-        await self._ask(self._client.sadd(f"{PREFIX}:nodes", node.id))
+        await self._ask(self._client.set(f"{self._prefix}:node:{node.id}", msgspec.msgpack.encode(node), px=LEASE_MS))
+        await self._ask(self._client.sadd(f"{self._prefix}:nodes", node.id))
 
     async def withdraw(self, node_id: str) -> None:
-        await self._ask(self._client.delete(f"{PREFIX}:node:{node_id}"))
-        await self._ask(self._client.srem(f"{PREFIX}:nodes", node_id))
+        await self._ask(self._client.delete(f"{self._prefix}:node:{node_id}"))
+        await self._ask(self._client.srem(f"{self._prefix}:nodes", node_id))
 
     async def nodes(self) -> list[NodeRecord]:
         found: list[NodeRecord] = []
-        for raw in await self._ask(self._client.smembers(f"{PREFIX}:nodes")):
+        for raw in await self._ask(self._client.smembers(f"{self._prefix}:nodes")):
             node_id = raw.decode("utf-8", "replace")
-            data = await self._ask(self._client.get(f"{PREFIX}:node:{node_id}"))
+            data = await self._ask(self._client.get(f"{self._prefix}:node:{node_id}"))
             if data is None:
-                await self._ask(self._client.srem(f"{PREFIX}:nodes", node_id))
+                await self._ask(self._client.srem(f"{self._prefix}:nodes", node_id))
             elif (record := self._decode(data, NodeRecord)) is not None:
                 found.append(record)
         return found
 
     async def room(self, name: str) -> RoomRecord | None:
-        held = await self._ask(self._client.hmget(_room_keys(name)[0], "record", "version"))
+        held = await self._ask(self._client.hmget(self._room_keys(name)[0], "record", "version"))
         return self._record(held[0], held[1])
 
     def _record(self, data: bytes | None, version: bytes | None) -> RoomRecord | None:
@@ -323,7 +330,7 @@ class RedisStore:
 
     async def rooms(self, names: tuple[str, ...] = ()) -> list[RoomRecord]:
         if not names:
-            members = await self._ask(self._client.smembers(f"{PREFIX}:rooms"))
+            members = await self._ask(self._client.smembers(f"{self._prefix}:rooms"))
             names = tuple(sorted(raw.decode("utf-8", "replace") for raw in members))
         found = []
         for name in names:
@@ -332,12 +339,12 @@ class RedisStore:
         return found
 
     async def create_room(self, record: RoomRecord) -> tuple[RoomRecord, bool]:
-        keys = _room_keys(record.name)
+        keys = self._room_keys(record.name)
         data = msgspec.msgpack.encode(record)
         stored, mine = await self._ask(
             self._client.eval(scripts.CREATE_ROOM, 1, keys[0], data, record.sid, record.version)
         )
-        await self._ask(self._client.sadd(f"{PREFIX}:rooms", record.name))
+        await self._ask(self._client.sadd(f"{self._prefix}:rooms", record.name))
         if (present := self._decode(stored, RoomRecord)) is None:
             await self._ask(self._client.delete(*keys))
             return await self.create_room(record)
@@ -349,7 +356,7 @@ class RedisStore:
             self._client.eval(
                 scripts.CHANGE_ROOM,
                 1,
-                _room_keys(record.name)[0],
+                self._room_keys(record.name)[0],
                 msgspec.msgpack.encode(changed),
                 record.sid,
                 record.version,
@@ -359,11 +366,11 @@ class RedisStore:
         return changed if won else None
 
     async def remove_room(self, name: str, sid: str, version: int = 0) -> None:
-        if await self._ask(self._client.eval(scripts.REMOVE_ROOM, 3, *_room_keys(name), sid, version)):
-            await self._ask(self._client.srem(f"{PREFIX}:rooms", name))
+        if await self._ask(self._client.eval(scripts.REMOVE_ROOM, 3, *self._room_keys(name), sid, version)):
+            await self._ask(self._client.srem(f"{self._prefix}:rooms", name))
 
     async def claim(self, room: str, claim: Claim, limit: int) -> Claimed | None:
-        _, claims, ticket = _room_keys(room)
+        _, claims, ticket = self._room_keys(room)
         counted = "1" if claim.counted else "0"
         answer = await self._ask(
             self._client.eval(
@@ -379,7 +386,7 @@ class RedisStore:
         return Claimed(mine, _claim(claim.identity, held) if held else None)
 
     async def restore_claim(self, room: str, claim: Claim) -> None:
-        _, claims, ticket = _room_keys(room)
+        _, claims, ticket = self._room_keys(room)
         counted = "1" if claim.counted else "0"
         await self._ask(
             self._client.eval(
@@ -390,10 +397,10 @@ class RedisStore:
         )
 
     async def release(self, room: str, identity: str, sid: str) -> None:
-        await self._ask(self._client.eval(scripts.RELEASE, 1, _room_keys(room)[1], identity, sid))
+        await self._ask(self._client.eval(scripts.RELEASE, 1, self._room_keys(room)[1], identity, sid))
 
     async def claims(self, room: str) -> list[Claim]:
-        held = await self._ask(self._client.hgetall(_room_keys(room)[1]))
+        held = await self._ask(self._client.hgetall(self._room_keys(room)[1]))
         found = (
             _claim(key.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for key, value in held.items()
         )

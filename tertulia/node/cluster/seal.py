@@ -27,6 +27,15 @@ def secret_of_keys(keys: Mapping[str, str]) -> str:
     return "\n".join(f"{key}:{secret}" for key, secret in sorted(keys.items()))
 
 
+def mark_of(secret: str) -> str:
+    """Keeps nodes of this cluster and others on the same Redis apart; says nothing about the secret."""
+    return derive(secret.encode(), b"tertulia mark", 8).hex()
+
+
+def derive(root: bytes, purpose: bytes, length: int, salt: bytes = b"") -> bytes:
+    return HKDF(algorithm=SHA256(), length=length, salt=salt or None, info=purpose).derive(root)
+
+
 class Seal:
     """One node's side of the cluster's secret."""
 
@@ -34,14 +43,9 @@ class Seal:
         """`first_number` must be higher than any this node id used before: its start time will do."""
         self._root = secret.encode()
         self._node = node
-        self._bus_key = self._derive(b"tertulia bus", 32)
+        self._bus_key = derive(self._root, b"tertulia bus", 32)
         self._number = first_number
         self._heard: dict[str, int] = {}
-        self.mark = self._derive(b"tertulia mark", 8).hex()
-        """Tells nodes of this cluster from others on the same Redis; says nothing about the secret."""
-
-    def _derive(self, purpose: bytes, length: int, salt: bytes = b"") -> bytes:
-        return HKDF(algorithm=SHA256(), length=length, salt=salt or None, info=purpose).derive(self._root)
 
     def _tag(self, channel: str, data: bytes) -> bytes:
         tag = hashlib.blake2b(key=self._bus_key, digest_size=TAG_BYTES)
@@ -76,6 +80,6 @@ class Seal:
         salt = b"".join(sorted((mine, theirs)))
 
         def key(sender: NodeId, receiver: NodeId) -> bytes:
-            return self._derive(f"tertulia relay {sender} > {receiver}".encode(), SRTP_GCM_BYTES, salt)
+            return derive(self._root, f"tertulia relay {sender} > {receiver}".encode(), SRTP_GCM_BYTES, salt)
 
         return key(other, self._node), key(self._node, other)

@@ -1,0 +1,299 @@
+"""Two and three nodes, one room: real server processes, a real redis-server, real clients on different nodes."""
+
+import asyncio
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from livekit import api
+
+from tests.interop.conftest import Tab
+from tests.interop.live import KEY, SECRET, LiveServer, free_port, token
+from tests.interop.sdk import SdkClient
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
+
+MakeSdk = Callable[[], Coroutine[Any, Any, SdkClient]]
+MakeTab = Callable[[], Coroutine[Any, Any, Tab]]
+
+
+async def soon(what: Callable[[], Coroutine[Any, Any, bool]], within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
+        while True:
+            if await what():
+                return
+            await asyncio.sleep(0.05)
+
+
+class LiveRedis:
+    """A redis-server of our own that can be stopped and started again on its port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        program = shutil.which("redis-server")
+        assert program, "redis-server is missing: `make test` installs it"
+        self._process = await asyncio.create_subprocess_exec(
+            program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+            "--dir", str(self._folder), stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        await soon(self._answers)
+
+    async def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    async def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(how)
+            await self._process.wait()
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[LiveRedis]:
+    live = LiveRedis(tmp_path)
+    await live.start()
+    yield live
+    await live.stop()
+
+
+MakeNode = Callable[..., Coroutine[Any, Any, LiveServer]]
+
+
+@pytest.fixture
+async def make_node(redis: LiveRedis) -> AsyncIterator[MakeNode]:
+    """Nodes of one cluster; those still alive at the end must have no traceback in their logs."""
+    started: list[LiveServer] = []
+
+    async def make(extra: str = "", **cluster: Any) -> LiveServer:
+        cluster.setdefault("relay_port", free_port(socket.SOCK_DGRAM))
+        lines = "".join(f"  {key}: {value}\n" for key, value in cluster.items())
+        live = LiveServer(f"redis:\n  address: 127.0.0.1:{redis.port}\ncluster:\n{lines}{extra}")
+        started.append(live)
+        return await live.start()
+
+    yield make
+    for live in started:
+        await live.stop()
+    for live in started:
+        assert "Traceback" not in live.log(), live.log()[-6000:]
+
+
+def room_api(server: LiveServer) -> api.LiveKitAPI:
+    return api.LiveKitAPI(server.http, KEY, SECRET)
+
+
+def gets(name: str, kind: str = "video", more_than: int = 10) -> Callable[[dict[str, Any]], bool]:
+    return lambda s: s["media"].get(f"{name}/{kind}", {}).get("frames", 0) > more_than
+
+
+async def test_two_nodes_meet(make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """Media, data, RPC, mute and the end of a member, from one node to the other and back."""
+    a, b = await make_node(), await make_node()
+    alice, bob = await make_sdk(), await make_sdk()
+    await alice.do("connect", url=a.url, token=token("demo", "alice"))
+    await bob.do("connect", url=b.url, token=token("demo", "bob"))
+    await alice.until(lambda s: s["remote"] == ["bob"])
+    await bob.until(lambda s: s["remote"] == ["alice"])
+    for client in (alice, bob):
+        await client.do("publish_video")
+        await client.do("publish_audio")
+    await bob.until(gets("alice"))
+    await alice.until(gets("bob"))
+    for hearer, speaker in ((alice, "bob"), (bob, "alice")):
+        await hearer.until(lambda s, speaker=speaker: s["media"].get(f"{speaker}/audio", {}).get("loudest", 0) > 3000)
+        await hearer.until(lambda s, speaker=speaker: any(e[0] == "speakers" and speaker in e[1] for e in s["events"]))
+    for size in (1, 1000, 15_000):
+        await alice.do("send", size=size, reliable=True, topic="r")
+    heard = await bob.until(lambda s: len(s["data"]) == 3)
+    assert [d["size"] for d in heard["data"]] == [1, 1000, 15_000]
+    await bob.do("serve_rpc", method="echo")
+    assert await alice.do("call_rpc", to="bob", method="echo", payload="hello") == "alice:hello"
+    await alice.do("mute", kind="video", muted=True)
+    await bob.until(lambda s: ["track_muted", "alice"] in s["events"])
+    await alice.do("mute", kind="video", muted=False)
+    await bob.until(lambda s: ["track_unmuted", "alice"] in s["events"])
+    await bob.do("reset")
+    await bob.until(gets("alice", more_than=5))
+    await alice.do("leave")
+    await bob.until(lambda s: ["participant_disconnected", "alice"] in s["events"])
+
+
+async def relay_rows(server: LiveServer) -> float:
+    """Copies this node ever began to send to other nodes: one per track, layer and node."""
+    metrics = await server.metrics()
+    return sum(value for name, value in metrics.items() if "relay_rows" in name)
+
+
+async def test_three_nodes_and_a_browser(make_node: MakeNode, make_sdk: MakeSdk, make_tab: MakeTab) -> None:
+    """Everyone sees and hears everyone; however many watch on B, each track crosses once."""
+    a, b, c = [await make_node() for _ in range(3)]
+    ann, bob, ben, cyd = await make_tab(), await make_sdk(), await make_sdk(), await make_sdk()
+    await ann.do("join", a.url, token("demo", "ann"), {"adaptiveStream": False, "dynacast": False})
+    for client, name, node in ((bob, "bob", b), (ben, "ben", b), (cyd, "cyd", c)):
+        await client.do("connect", url=node.url, token=token("demo", name))
+    await ann.do(
+        "publish", True, True, {
+            "capture": {"resolution": {"width": 640, "height": 360, "frameRate": 8}},
+            "publish": {"simulcast": True, "videoEncoding": {"maxBitrate": 500_000, "maxFramerate": 8}},
+        },
+    )  # fmt: skip
+    for client in (bob, cyd):
+        await client.do("publish_video", width=320, height=180, fps=8, simulcast=False)
+        await client.do("publish_audio")
+    await ann.until(
+        lambda s: all(
+            s["remote"].get(name, {}).get("video", {}).get("framesDecoded", 0) > 5
+            and s["remote"][name].get("audio", {}).get("totalAudioEnergy", 0) > 0
+            for name in ("bob", "cyd")
+        ),
+        30,
+    )
+    for viewer, others in ((bob, ("ann", "cyd")), (ben, ("ann", "bob", "cyd")), (cyd, ("ann", "bob"))):
+        for other in others:
+            await viewer.until(gets(other), 30)
+            await viewer.until(gets(other, "audio"), 30)
+    before = await relay_rows(a)
+    late = [await make_sdk() for _ in range(2)]
+    for number, client in enumerate(late):
+        await client.do("connect", url=b.url, token=token("demo", f"late{number}"))
+        await client.until(gets("ann"), 30)
+    assert await relay_rows(a) == before, "more viewers on B cost more copies to B"
+    await ann.do("serveRpc", "echo")
+    assert await cyd.do("call_rpc", to="ann", method="echo", payload="hola") == "cyd:hola"
+    async with room_api(c) as lk:
+        listed = await lk.room.list_participants(api.ListParticipantsRequest(room="demo"))
+        assert {p.identity for p in listed.participants} == {"ann", "bob", "ben", "cyd", "late0", "late1"}
+        track = next(p for p in listed.participants if p.identity == "bob").tracks[0].sid
+        await lk.room.mute_published_track(
+            api.MuteRoomTrackRequest(room="demo", identity="bob", track_sid=track, muted=True)
+        )
+    await ben.until(lambda s: ["track_muted", "bob"] in s["events"])
+    await cyd.until(lambda s: ["track_muted", "bob"] in s["events"])
+
+
+async def test_a_node_is_killed(make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """A's and C's people go on without a gap; B's come back through another node; rosters agree."""
+    a, b, c = [await make_node() for _ in range(3)]
+    ann, bob, ben, cyd = [await make_sdk() for _ in range(4)]
+    for client, name, node in ((ann, "ann", a), (bob, "bob", b), (ben, "ben", b), (cyd, "cyd", c)):
+        await client.do("connect", url=node.url, token=token("demo", name))
+        await client.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+    await ann.until(lambda s: all(gets(name)(s) for name in ("bob", "ben", "cyd")), 30)
+    await cyd.until(lambda s: all(gets(name)(s) for name in ("ann", "bob", "ben")), 30)
+    for client in (ann, cyd):
+        await client.do("reset")
+    await b.stop(signal.SIGKILL)
+    for client in (ann, cyd):
+        await client.until(lambda s: {"bob", "ben"}.isdisjoint(s["remote"]), 15)
+    # as a load balancer would send them
+    for name, node in (("bob", a), ("ben", c)):
+        client = await make_sdk()
+        await client.do("connect", url=node.url, token=token("demo", name))
+        await client.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+        await client.until(gets("ann"), 20)
+    for client, other in ((ann, "cyd"), (cyd, "ann")):
+        state = await client.until(lambda s: all(gets(name)(s) for name in ("bob", "ben")), 20)
+        assert state["media"][f"{other}/video"]["max_gap_s"] < 1.0
+    rosters = []
+    for node in (a, c):
+        async with room_api(node) as lk:
+            listed = await lk.room.list_participants(api.ListParticipantsRequest(room="demo"))
+            rosters.append(sorted((p.identity, p.sid, len(p.tracks)) for p in listed.participants))
+    assert rosters[0] == rosters[1]
+    assert [identity for identity, _, _ in rosters[0]] == ["ann", "ben", "bob", "cyd"]
+
+
+async def test_redis_goes_and_comes_back_empty(redis: LiveRedis, make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """No media gap, nobody twice, nobody lost; and what it knew is said again."""
+    a, b = await make_node(), await make_node()
+    ann, bob = await make_sdk(), await make_sdk()
+    for client, name, node in ((ann, "ann", a), (bob, "bob", b)):
+        await client.do("connect", url=node.url, token=token("demo", name))
+        await client.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+    await ann.until(gets("bob"), 20)
+    await bob.until(gets("ann"), 20)
+    for client in (ann, bob):
+        await client.do("reset")
+    await redis.stop(signal.SIGKILL)
+
+    async def says(text: str, *nodes: LiveServer) -> bool:
+        return all(text in await node.get("/readyz") for node in nodes)
+
+    await soon(lambda: says("Redis is not reachable", a, b))
+    cyd = await make_sdk()
+    await cyd.do("connect", url=a.url, token=token("demo", "cyd"))
+    await cyd.until(gets("ann"), 20)
+    await redis.start()
+    await soon(lambda: says("ready", a, b), 15)
+    await bob.until(lambda s: sorted(s["remote"]) == ["ann", "cyd"], 15)
+    for client, other in ((ann, "bob"), (bob, "ann")):
+        state = await client.do("state")
+        assert state["media"][f"{other}/video"]["max_gap_s"] < 1.0
+        assert not any(event[0] == "participant_disconnected" for event in state["events"])
+    dan = await make_sdk()
+    await dan.do("connect", url=b.url, token=token("demo", "dan"))
+    await dan.until(lambda s: sorted(s["remote"]) == ["ann", "bob", "cyd"], 15)
+    sids = []
+    for node in (a, b):
+        async with room_api(node) as lk:
+            sids.append([room.sid for room in (await lk.room.list_rooms(api.ListRoomsRequest())).rooms])
+    assert sids[0] == sids[1]
+    assert len(sids[0]) == 1
+
+
+async def test_strangers_and_garbage(redis: LiveRedis, make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """Nothing that is not sealed with the cluster's secret is taken, on the bus or on the relay port."""
+    from redis import asyncio as aioredis
+
+    relay_port = free_port(socket.SOCK_DGRAM)
+    a = await make_node(relay_port=relay_port)
+    b = await make_node()
+    stranger = await make_node(secret="another-secret-that-is-long-enough-to-be-one")
+    ann, bob, eve = [await make_sdk() for _ in range(3)]
+    await ann.do("connect", url=a.url, token=token("demo", "ann"))
+    await bob.do("connect", url=b.url, token=token("demo", "bob"))
+    await ann.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+    await bob.until(gets("ann"), 20)
+    await bob.do("reset")
+    client = aioredis.Redis(port=redis.port)
+    channels = [name.decode() for name in await client.pubsub_channels("tertulia:*:node*")]
+    assert len(channels) == 5, "three nodes of two clusters: one channel each, one for all nodes of each cluster"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as noise:
+        for number in range(300):
+            body = bytes((number * 7 + index) & 255 for index in range(40 + number))
+            for channel in channels:
+                await client.publish(channel, body)
+            for head in (b"", b"\x80\x60", b"\x80\xc8", b"\x00\x01", b"\x16\xfe"):
+                noise.sendto(head + body, ("127.0.0.1", relay_port))
+    await client.aclose()
+    await eve.do("connect", url=stranger.url, token=token("demo", "eve"))
+    state = await bob.until(gets("ann", more_than=20), 20)
+    assert state["media"]["ann/video"]["max_gap_s"] < 1.0
+    assert state["remote"] == ["ann"]
+    assert (await eve.do("state"))["remote"] == []
+    metrics = await a.metrics()
+    assert sum(value for name, value in metrics.items() if "bus_forged" in name) > 100
+    assert sum(value for name, value in metrics.items() if "unknown_address" in name) > 100
+
+
+async def test_a_hundred_rooms_made_at_once_on_two_nodes(make_node: MakeNode) -> None:
+    a, b = await make_node(), await make_node()
+    async with room_api(a) as one, room_api(b) as two:
+        for number in range(100):
+            request = api.CreateRoomRequest(name=f"room{number}", metadata="m")
+            made = await asyncio.gather(one.room.create_room(request), two.room.create_room(request))
+            assert made[0].sid == made[1].sid
+        listed = [
+            sorted((room.name, room.sid) for room in (await lk.room.list_rooms(api.ListRoomsRequest())).rooms)
+            for lk in (one, two)
+        ]
+    assert listed[0] == listed[1]
+    assert len(listed[0]) == 100
