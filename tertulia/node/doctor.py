@@ -242,9 +242,9 @@ def _recordings(config: Config) -> Iterator[Finding]:
 
 
 def _remote_storage(config: Config) -> Iterator[Finding]:
-    from tertulia.egress.outputs.storage import storage_of
+    from tertulia.egress.outputs.addresses import AddressRules
+    from tertulia.egress.outputs.storage import StorageOptions, storage_of
     from tertulia.node.recording import storage as store
-    from tertulia.node.remotes import storage_options
 
     for name, section in (("storage", config.egress.storage), ("backup storage", config.egress.backup)):
         if (message := store(section)) is None:
@@ -252,7 +252,8 @@ def _remote_storage(config: Config) -> Iterator[Finding]:
         with tempfile.NamedTemporaryFile(suffix=".txt") as file:
             file.write(b"tertulia doctor can write here\n")
             file.flush()
-            storage = storage_of(message, storage_options(section))
+            options = StorageOptions(section.prefix, rules=AddressRules(allow_private=True))
+            storage = storage_of(message, options)
             try:
                 asyncio.run(
                     asyncio.wait_for(storage.put("tertulia-doctor.txt", Path(file.name), "text/plain"), 4 * REMOTE_S)
@@ -268,10 +269,10 @@ def _redis(config: Config) -> Iterator[Finding]:
         yield Finding("cluster", "good", "one node, no Redis")
         return
     from tertulia.node.cluster.redis import connect
-    from tertulia.node.remotes import redis_address
+    from tertulia.node.settings import redis
 
     async def ask() -> tuple[float, float]:
-        client = connect(redis_address(config.redis))
+        client = connect(redis(config))
         try:
             before = time.time()
             seconds, micros = await client.time()
