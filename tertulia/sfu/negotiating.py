@@ -8,6 +8,7 @@ from livekit.protocol import models, rtc
 from tertulia.protocol.errors import PeerError
 from tertulia.sfu import publishing, subscribing
 from tertulia.sfu.participant import LocalParticipant
+from tertulia.sfu.plane.api import Extension
 from tertulia.sfu.settings import NEGOTIATION_NS
 from tertulia.sfu.state import RoomState
 
@@ -26,6 +27,8 @@ def on_offer(state: RoomState, local: LocalParticipant, description: rtc.Session
     local.up.parameters = state.transports.connect(local.up.transport, offer.remote)
     answer = local.answerer.answer(offer, local.up.parameters)
     state.plane.set_extensions(local.up.transport, answer.extensions)
+    if local.single_connection:
+        local.gives_feedback = Extension.TWCC in answer.extensions
     message = rtc.SessionDescription(
         type="answer", sdp=answer.sdp, id=description.id, mid_to_track_id=answer.mid_to_track_id
     )
@@ -50,6 +53,7 @@ def on_answer(state: RoomState, local: LocalParticipant, description: rtc.Sessio
     _cancel_deadline(local)
     local.down.parameters = state.transports.connect(local.down.transport, accepted.remote)
     state.plane.set_extensions(local.down.transport, accepted.extensions)
+    local.gives_feedback = Extension.TWCC in accepted.extensions
     subscribing.settle(state, local, accepted.down, accepted.stopped, accepted.unsupported)
     state.renegotiate(local)
 

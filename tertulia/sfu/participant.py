@@ -12,6 +12,7 @@ from tertulia.protocol.machine import Nanos
 from tertulia.protocol.token import Claims
 from tertulia.sfu import settings
 from tertulia.sfu.agenda import Appointment
+from tertulia.sfu.bwe.channel import Channel
 from tertulia.sfu.negotiation import Answerer, Offerer, PublishedSection
 from tertulia.sfu.plane.api import UnboundSsrc
 from tertulia.sfu.publication import Pending, PublishedTrack
@@ -172,6 +173,15 @@ class LocalParticipant:
         self.viewer_settings: dict[str, rtc.UpdateTrackSettings] = {}
         self.bandwidth_cap_bps = 0
         """A test wants this member's downlink to look no wider; 0: no cap."""
+        self.channel = Channel()
+        """What the way down to this member carries."""
+        self.gives_feedback = False
+        """It agreed to transport-cc feedback about what we send."""
+        self.is_held_back = False
+        """The stream allocator set ceilings."""
+        self.is_probing = False
+        self.probe_bytes = 0
+        """Due of a running probe, and not sent yet."""
         # data
         self.last_sequence = 0
         """Newest reliable data packet received."""

@@ -20,6 +20,7 @@ from tertulia.sfu import (
     commands,
     delivering,
     joining,
+    downlink,
     leaving,
     negotiating,
     publishing,
@@ -30,6 +31,7 @@ from tertulia.sfu import (
 )
 from tertulia.sfu.agenda import Appointment
 from tertulia.sfu.events import (
+from tertulia.sfu.bwe.channel import Snapshot
     Closed,
     Drain,
     FromNode,
@@ -143,6 +145,10 @@ class Room:
         return figures
 
     # ------------------------------------------------------------------------------------------ calls
+
+    def downlinks(self) -> Mapping[str, Snapshot]:
+        """What each member's way down carries, and why it gets the layers it gets; by identity."""
+        return downlink.snapshots(self._state)
 
     def is_complete(self) -> bool:
         """Every other node that holds this room has told its members."""
@@ -274,7 +280,9 @@ class Room:
             case TransportSilent(transport, reason):
                 if (local := self._state.by_transport.get(transport)) is not None:
                     leaving.connection_failed(self._state, local, reason)
-            case Feedback() | Rtcp():
+            case Feedback():
+                downlink.on_feedback(self._state, report)
+            case Rtcp():
                 self.counters["report_unused"] += 1
             case _:
                 self.counters["report_unexpected"] += 1

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from livekit.protocol import rtc
 
-from tertulia.sfu import hearing, joining, scoring, subscribing
+from tertulia.sfu import downlink, hearing, joining, scoring, subscribing
 from tertulia.sfu.media.layers import CYCLE_NS
 from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.publication import PublishedTrack
@@ -28,6 +28,8 @@ class Rounds:
         if state.tracks or state.loudest:
             self._start("speakers", state.config.audio_interval_ns, self._speakers)
             self._start("layers", CYCLE_NS, self._layers)
+        if state.config.congestion_control:
+            self._start("rates", downlink.RATES_NS, lambda: downlink.measure(state))
         self._start("quality", QUALITY_NS, self._quality)
         self._start("tokens", TOKEN_REFRESH_NS, self._tokens)
         self._start("counts", ROOM_UPDATE_NS, self._counts)

@@ -43,6 +43,10 @@ class RoomConfig:
     audio_interval_ns: int = 400 * MILLISECOND
     audio_smooth_intervals: int = 2
     dynacast_pause_ns: int = 5 * SECOND
+    congestion_control: bool = True
+    """Video is fitted to what each subscriber's connection carries."""
+    allow_pause: bool = False
+    """Video may be paused when not even lowest layers fit."""
     ping_interval_s: int = 5
     ping_timeout_s: int = 15
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from livekit.protocol import models, rtc
 
-from tertulia.sfu import dynacast, telling
+from tertulia.sfu import downlink, dynacast, telling
 from tertulia.sfu.media.forwarder import UNTOLD, ViewerSettings
 from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.negotiation import DownSection, Wanted
@@ -175,7 +175,8 @@ def _add_row(state: RoomState, local: LocalParticipant, wish: Subscription, sect
     state.downs[wish.down] = wish
     if wish.phase is not Phase.FLOWING:
         wish.become(Phase.FLOWING)
-    retarget(state, wish)
+    downlink.row_added(state, local, wish)
+    downlink.aim(state, wish)
     dynacast.review(state, wish.track)
     telling.first_subscriber(state, wish.track)
 
@@ -208,25 +209,11 @@ def _unsupported(state: RoomState, local: LocalParticipant, wish: Subscription) 
 # ------------------------------------------------------------------------------------------ layers
 
 
-def retarget(state: RoomState, wish: Subscription) -> None:
-    """Tell the plane which layer this row shall forward, if that changed."""
-    receiver = wish.receiver
-    if wish.down is None or receiver is None:
-        return
-    forwarder = wish.forwarder
-    layer = forwarder.choose(receiver.layers, wish.track.heights(receiver.layers), receiver.tracker.live)
-    stream = receiver.streams.get(layer)
-    target = (layer, forwarder.temporal(stream.frames_per_s if stream is not None else 0))
-    if target != forwarder.target:
-        forwarder.target = target
-        state.plane.set_target(wish.down, *target)
-
-
 def retarget_all(state: RoomState, track: PublishedTrack) -> None:
     """The living layers of a track changed."""
     state.relay.layers_changed(track)
     for wish in track.subscriptions.values():
-        retarget(state, wish)
+        downlink.aim(state, wish)
     state.taps.retarget(track)
 
 
@@ -322,7 +309,7 @@ def _apply_settings(state: RoomState, local: LocalParticipant, wish: Subscriptio
     if said is None or wish.phase is Phase.ENDED:
         return
     wish.forwarder.settings = viewer_settings(said)
-    retarget(state, wish)
+    downlink.aim(state, wish)
     dynacast.review(state, wish.track)
 
 

@@ -1,5 +1,7 @@
 """Small messages to one member: what it may have, what it cannot have, who has its track."""
 
+from collections.abc import Iterable
+
 from livekit.protocol import models, rtc
 
 from tertulia.sfu.participant import LocalParticipant
@@ -18,6 +20,16 @@ def subscription_error(
 ) -> None:
     response = rtc.SubscriptionResponse(track_sid=track_sid, err=error)
     state.send(local, rtc.SignalResponse(subscription_response=response))
+
+
+def stream_states(state: RoomState, local: LocalParticipant, states: Iterable[tuple[str, rtc.StreamState]]) -> None:
+    """Tracks that are paused for want of bandwidth, or flow again."""
+    update = rtc.StreamStateUpdate()
+    for sid, one in states:
+        if (track := state.tracks.get(sid)) is not None:
+            update.stream_states.add(participant_sid=track.publisher_sid, track_sid=sid, state=one)
+    if update.stream_states:
+        state.send(local, rtc.SignalResponse(stream_state_update=update))
 
 
 def first_subscriber(state: RoomState, track: PublishedTrack) -> None:

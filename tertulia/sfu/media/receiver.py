@@ -36,6 +36,10 @@ class UpStream:
     rtx_ssrc: int = 0
     frames: int = 0
     frames_per_s: float = 0.0
+    bytes: int = 0
+    bps: float = 0.0
+    """What it brings, while it does; the stream allocator counts with it."""
+    measured_at: int = 0
 
 
 class Receiver:

@@ -1,0 +1,172 @@
+"""The way down to one peer: estimate, probes and division in one; the peer is a client or another node.
+
+Reports and demands go in, shares and probe bytes come out. It knows neither rooms nor the plane, and keeps the reason
+of its last decision for operators.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
+from tertulia.sfu.bwe.allocator import Demand, Division, divide
+from tertulia.sfu.bwe.delay import Usage
+from tertulia.sfu.bwe.estimate import Estimate, Phase
+from tertulia.sfu.bwe.prober import Outcome, Prober
+from tertulia.sfu.plane.api import Feedback
+
+NO_DIVISION = Division({}, 0, 0)
+SILENT_NS = 3 * SECOND
+"""A peer that should give feedback and gives none for so long is not managed."""
+CONTENT_NS = 3 * SECOND
+"""While starting: everything wanted was given, and went well for so long."""
+FULL_NS = SECOND
+"""A queue that outlives a probe by this was not the probe's."""
+
+
+class Snapshot(NamedTuple):
+    """One line for operators: what is known of a path, and why it has what it has."""
+
+    phase: str
+    estimate_bps: int
+    acknowledged_bps: int
+    loss: float
+    queue_ms: int
+    round_trip_ms: int
+    remb_bps: int
+    video_bps: int
+    other_bps: int
+    next_step_bps: int
+    last_cut: str
+    shares: dict[str, tuple[int, str]]
+    """Track -> layer, reason."""
+
+
+class Channel:
+    """Of one transport."""
+
+    def __init__(self, *, allow_pause: bool = False) -> None:
+        self.allow_pause = allow_pause
+        self.estimate = Estimate()
+        self.prober = Prober()
+        self.division = NO_DIVISION
+        self.counters: Counter[str] = Counter()
+        """What happened here: cuts by cause, probes by outcome."""
+        self.other_bps = 0
+        """What flows besides video: it is never divided."""
+        self._content_since: Nanos | None = None
+        self._began_at: Nanos | None = None
+        self._probe_ended_at = 0
+
+    @property
+    def is_managed(self) -> bool:
+        """Something may have to be left out."""
+        return self.estimate.phase in (Phase.STARTING, Phase.LIMITED)
+
+    def begin(self, now: Nanos) -> None:
+        """The first video flows to a peer that agreed to give feedback."""
+        self._began_at = now
+        self.estimate.start(now)
+
+    def feed(self, report: Feedback) -> bool:
+        """One report of the plane. True: the estimate was cut, divide again at once."""
+        now = report.now
+        estimate = self.estimate
+        self.prober.review(now)
+        if self._is_probing(now, report):
+            return False
+        cause = estimate.feed(report, self.division.used_bps + self.other_bps)
+        if cause is None:
+            return False
+        self._content_since = None
+        self.counters[f"cut_{cause.value}"] += 1
+        self.prober.was_cut(now)
+        return True
+
+    def cap(self, bps: int) -> None:
+        self.estimate.cap(bps)
+
+    def divide(self, now: Nanos, demands: Sequence[Demand]) -> Division:
+        """Who gets what now."""
+        estimate = self.estimate
+        budget = max(estimate.bps - self.other_bps, 0)
+        self.division = divide(demands, budget, allow_pause=self.allow_pause)
+        if estimate.phase is Phase.STARTING:
+            self._go_on_starting(now)
+        elif estimate.phase is Phase.LIMITED and self.division.is_deficient:
+            self._consider_probe(now)
+        return self.division
+
+    def reset(self, now: Nanos) -> None:
+        """Nothing flows, so nothing can be learned: try as if it were new."""
+        self.estimate, self.prober = Estimate(), Prober()
+        self._content_since = None
+        self.begin(now)
+
+    def snapshot(self) -> Snapshot:
+        estimate = self.estimate
+        return Snapshot(
+            phase=estimate.phase.value,
+            estimate_bps=estimate.bps,
+            acknowledged_bps=estimate.arrivals.bps(),
+            loss=round(estimate.arrivals.loss(), 3),
+            queue_ms=estimate.delay.standing_ns // MILLISECOND,
+            round_trip_ms=estimate.round_trip_ns // MILLISECOND,
+            remb_bps=estimate.remb_bps,
+            video_bps=self.division.used_bps,
+            other_bps=self.other_bps,
+            next_step_bps=self.division.next_step_bps,
+            last_cut=estimate.cause.value if estimate.cause is not None else "",
+            shares={key: (share.layer, share.reason.value) for key, share in self.division.shares.items()},
+        )
+
+    # ------------------------------------------------------------------------------------------ starting
+
+    def _go_on_starting(self, now: Nanos) -> None:
+        estimate = self.estimate
+        is_silent = not estimate.has_acknowledgements
+        if is_silent:
+            if self._began_at is not None and now - self._began_at > SILENT_NS:
+                self.counters["silent"] += 1
+                estimate.open()
+        elif self.division.is_deficient:
+            self._content_since = None
+            estimate.grow(now)
+        elif self._content_since is None:
+            self._content_since = now
+        elif now - self._content_since > CONTENT_NS:
+            estimate.open()
+
+    # ------------------------------------------------------------------------------------------ probing
+
+    def _is_probing(self, now: Nanos, report: Feedback) -> bool:
+        """While a probe runs, what the path suffers is the probe's doing and no reason for a cut."""
+        prober, estimate = self.prober, self.estimate
+        if not prober.is_running:
+            excused = now - self._probe_ended_at < FULL_NS and estimate.delay.usage is Usage.OVER
+            if excused:
+                estimate.observe(report)
+            return excused
+        estimate.observe(report)
+        outcome = prober.judge(now, estimate.delay.recent_ns, estimate.arrivals.loss(), estimate.round_trip_ns)
+        if outcome is not None:
+            self.counters[f"probe_{outcome.value}"] += 1
+            if outcome is Outcome.WON:
+                estimate.prove(estimate.arrivals.bps() + prober.goal_bps)
+            else:
+                self._probe_ended_at = now
+        return True
+
+    def _consider_probe(self, now: Nanos) -> None:
+        """Only a calm path is probed. A peer that tells REMB sees media alone: there the next layer is the probe."""
+        estimate = self.estimate
+        if not estimate.is_calm(now) or not self.prober.is_due(now):
+            return
+        wanted = (self.division.used_bps + self.other_bps + self.division.next_step_bps) * 21 // 20
+        if not estimate.has_acknowledgements:
+            self.counters["trial_started"] += 1
+            estimate.prove(wanted)
+            self.prober.put_on_trial(now)
+        elif acknowledged := estimate.arrivals.bps():
+            self.counters["probe_started"] += 1
+            self.prober.start(now, wanted - acknowledged, estimate.arrivals.loss())
