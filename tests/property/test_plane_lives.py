@@ -2,8 +2,8 @@
 
 A scenario is a seed: peers, tracks, rows and taps come and go, media of every codec arrives lost, late, doubled and
 mangled, feedback is honest or garbage, time passes. After every step both must have sent the same datagrams and told
-the same reports. Half of the scenarios run in the clear, the others under a protection profile (which is deterministic, so
-the bytes are still compared).
+the same reports. Half of the scenarios run in the clear, the others under a protection profile (which is
+deterministic, so the bytes are still compared).
 """
 
 import struct

@@ -133,8 +133,9 @@ class Interpreted:
             return
         d.q_n += 1
         at = (u.r_off[slot] & (u.r_bytes - 1)) + u.r_ext[slot]
-        payload = bytearray(u.r_data[at : at + u.r_len[slot]])
-        renumber(payload, 0, u, slot, d.o_picture, d.o_tl0, d.o_keyidx)
+        payload = bytearray() if d.filler else u.r_data[at : at + u.r_len[slot]]
+        if payload:
+            renumber(payload, 0, u, slot, d.o_picture, d.o_tl0, d.o_keyidx)
         flags = u.r_flags[slot]
         marker, key = flags & F_MARKER, int(flags & F_KEY != 0)
         self._queues[d.id].append((u.r_at[slot], d.o_seq, d.o_ts, marker, key, u.layer, bytes(payload)))

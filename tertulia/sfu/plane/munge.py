@@ -139,7 +139,12 @@ def temporal_drop(d: "Down", u: "Up", slot: int) -> int:
 
 
 def select(e: "Engine", d: "Down", u: "Up", slot: int) -> int:
-    """1: send it, numbers in `d.o_*`. 0: not for this row (counted)."""
+    """1: send it, numbers in `d.o_*`. 0: not for this row (counted).
+
+    What is left out in order leaves no gap. What is left out late had its number kept free: `d.filler` asks for an
+    empty packet, so that the subscriber does not ask for it again and again.
+    """
+    d.filler = 0
     if not d.track.enabled or d.target < 0:
         e.drops[D_PAUSED] += 1
         return 0
@@ -165,10 +170,10 @@ def select(e: "Engine", d: "Down", u: "Up", slot: int) -> int:
             return 0
     elif u.r_len[slot] == 0:
         e.drops[D_PADDING_ONLY] += 1
-        return 0
+        d.filler = 1
     elif u.r_tid[slot] > d.temporal_now:
         e.drops[D_TEMPORAL] += 1
-        return 0
+        d.filler = 1
     d.o_ts = u32(u.r_ts[slot] - d.ts_off)
     if s32(number - d.c_start) >= 0:
         take_off(d, u, slot, d.c_seq, d.c_picture, d.c_tl0, d.c_keyidx)

@@ -359,9 +359,10 @@ cdef void tap(Engine* e, Down* d, Up* u, int slot) noexcept nogil:
     kept.marker = u.r_flags[slot] & F_MARKER
     kept.key = 1 if u.r_flags[slot] & F_KEY else 0
     kept.layer = u.layer
-    kept.n = u.r_len[slot]
+    kept.n = 0 if d.filler else u.r_len[slot]
     memcpy(kept.body, u.r_data + (u.r_off[slot] & (u.r_bytes - 1)) + u.r_ext[slot], kept.n)
-    renumber(kept.body, 0, u, slot, d.o_picture, d.o_tl0, d.o_keyidx)
+    if kept.n:
+        renumber(kept.body, 0, u, slot, d.o_picture, d.o_tl0, d.o_keyidx)
     d.q_n += 1
     if row.tail != NULL:
         row.tail.next = kept

@@ -14,7 +14,7 @@ if not cython.compiled:
     from tertulia.sfu.plane.munge import select, sent
     from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up
     from tertulia.sfu.plane.statistics import picture_loss
-    from tertulia.sfu.plane.template import build, kept
+    from tertulia.sfu.plane.template import build, fill, kept
     from tertulia.sfu.plane.words import (
         C_OPUS,
         C_OTHER,
@@ -41,6 +41,12 @@ RESEND_BURST_NS = 500_000_000
 def forward(e: "Engine", d: "Down", u: "Up", slot: int) -> None:
     """One stored packet to one row, if the row wants it."""
     if not select(e, d, u, slot):
+        return
+    if d.filler:
+        if d.tap:
+            e.tap(e, d, u, slot)
+        else:
+            leave(e, d.transport, d.session, fill(e, d, u))
         return
     sent(d, u, slot)
     d.packets += 1

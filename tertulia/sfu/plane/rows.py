@@ -449,6 +449,7 @@ class Down:
         "dropped_known",
         "dropped_picture",
         "epoch",
+        "filler",
         "first_seq",
         "first_ts",
         "fraction",
@@ -539,6 +540,7 @@ class Down:
         self.o_picture = 0
         self.o_tl0 = 0
         self.o_keyidx = 0
+        self.filler = 0  # ... is left out, but its number was kept free: send an empty packet in its place
         self.has = 0  # something was sent already
         self.last_seq = 0
         self.last_ts = 0

@@ -48,5 +48,6 @@ class TapQueue:
 
     def _advance(self) -> None:
         while self._next is not None and (packet := self._waiting.pop(self._next, None)) is not None:
-            self._ready.append(packet)
+            if packet.payload:
+                self._ready.append(packet)
             self._next += 1

@@ -184,11 +184,29 @@ def build(
     if not d.raw:
         renumber(b, o, u, slot, picture, tl0, keyidx)
     o += u.r_len[slot]
+    depart(e, t, o)
+    return o
+
+
+def fill(e: "Engine", d: "Down", u: "Up") -> int:
+    """An empty packet under the numbers at hand in e.buf; its length. To be emitted at once."""
+    b = e.buf
+    o = extend(e, d, u, 0, 0)
+    b[0] = 0x90 if o > 12 else 0x80
+    b[1] = d.pt
+    wr16(b, 2, d.o_seq)
+    wr32(b, 4, d.o_ts)
+    wr32(b, 8, d.ssrc)
+    depart(e, d.transport, o)
+    return o
+
+
+def depart(e: "Engine", t: "Transport", size: int) -> None:
+    """Note a packet for the peer's transport-cc feedback, if there is to be any."""
     if t.ids[X_TWCC]:
         departure = t.x[t.x_next & (SENT - 1)]
         departure.number = t.x_next
         departure.at = e.now
-        departure.size = o
+        departure.size = size
         departure.state = 1
         t.x_next += 1
-    return o

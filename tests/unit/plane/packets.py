@@ -112,6 +112,7 @@ class World:
             self.now = Nanos(max(due, self.now))
             self.plane.wake(self.now)
         self.now = Nanos(end)
+        self.plane.wake(self.now)
 
     def sent(self, to: Address) -> list[bytes]:
         """Everything sent since the last call to one address; the rest is thrown away."""

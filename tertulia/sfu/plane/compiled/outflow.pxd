@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tertulia.sfu.plane.compiled.intake cimport arm
 from tertulia.sfu.plane.compiled.munge cimport select, sent
 from tertulia.sfu.plane.compiled.statistics cimport picture_loss
-from tertulia.sfu.plane.compiled.template cimport build, kept
+from tertulia.sfu.plane.compiled.template cimport build, fill, kept
 from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 

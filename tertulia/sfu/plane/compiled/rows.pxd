@@ -241,6 +241,7 @@ cdef struct Down:
     uint32_t o_picture
     uint32_t o_tl0
     uint32_t o_keyidx
+    int filler
     int has
     uint32_t last_seq
     uint32_t last_ts

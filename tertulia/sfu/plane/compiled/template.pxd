@@ -12,3 +12,5 @@ cdef int needs_long_form(Transport* t, Up* u, int at, int end) noexcept nogil
 cdef int extend(Engine* e, Down* d, Up* u, int at, int end) noexcept nogil
 cdef void renumber(uint8_t* b, int o, Up* u, int slot, int picture, int tl0, int keyidx) noexcept nogil
 cdef int build(Engine* e, Down* d, Up* u, int slot, int sequence, uint32_t timestamp, int picture, int tl0, int keyidx, int repair) noexcept nogil
+cdef int fill(Engine* e, Down* d, Up* u) noexcept nogil
+cdef void depart(Engine* e, Transport* t, int size) noexcept nogil
