@@ -190,9 +190,13 @@ class Tables:
     def _count(self, intake: Intake, slots: Any, rows: Any, words: Any, lengths: Any) -> None:
         numbers = (words[slots, 0] & 0xFFFF).astype(np.int64)
         for row in np.unique(rows[~self.seen[rows]]):
-            at = int(np.flatnonzero(rows == row)[0])
+            mine = np.flatnonzero(rows == row)
+            at = int(mine[0])
             self.seen[row] = True
-            start = int(numbers[at]) + (1 << 16)
+            # the first of this batch, which may have come in disorder
+            start = (
+                int(numbers[at]) + (1 << 16) + int((((numbers[mine] - numbers[at] + 0x8000) & 0xFFFF) - 0x8000).min())
+            )
             self.first[row], self.last[row] = start, start - 1
             stream = self.streams[row]
             assert stream is not None
