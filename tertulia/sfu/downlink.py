@@ -114,7 +114,7 @@ def _use(channel: Channel) -> int:
 
 
 def _look_again(state: RoomState, local: LocalParticipant) -> None:
-    """No feedback is no clock: a peer that never gives any is let go, and one whose tracks are all paused tries again."""
+    """No feedback is no clock: a peer that never gives any is let go; one whose tracks are all paused tries again."""
     channel = local.channel
     if local.who.is_gone:
         return

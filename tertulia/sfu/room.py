@@ -19,8 +19,8 @@ from tertulia.protocol.token import Claims
 from tertulia.sfu import (
     commands,
     delivering,
-    joining,
     downlink,
+    joining,
     leaving,
     negotiating,
     publishing,
@@ -30,8 +30,8 @@ from tertulia.sfu import (
     resuming,
 )
 from tertulia.sfu.agenda import Appointment
-from tertulia.sfu.events import (
 from tertulia.sfu.bwe.channel import Snapshot
+from tertulia.sfu.events import (
     Closed,
     Drain,
     FromNode,
@@ -144,11 +144,11 @@ class Room:
             figures[f"subscribed_{kind}"] += len(track.subscriptions)
         return figures
 
-    # ------------------------------------------------------------------------------------------ calls
-
     def downlinks(self) -> Mapping[str, Snapshot]:
         """What each member's way down carries, and why it gets the layers it gets; by identity."""
         return downlink.snapshots(self._state)
+
+    # ------------------------------------------------------------------------------------------ calls
 
     def is_complete(self) -> bool:
         """Every other node that holds this room has told its members."""
