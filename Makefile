@@ -11,7 +11,7 @@ DIST := tertulia/node/pages/dist/index.html
 WEB_SOURCES := $(wildcard web/src/*) web/build.mjs web/index.html web/check.html web/icon.svg
 PLANE_SOURCES := $(filter-out tertulia/sfu/plane/compiled/%,$(wildcard tertulia/sfu/plane/*.py tertulia/sfu/plane/*.p[yx][xi]))
 
-.PHONY: help setup run web plane test check unit sim interop test-long bench format clean
+.PHONY: help setup run web plane test check check-native fuzz unit sim interop test-long fuzz bench format clean
 
 help:
 	@echo 'make setup      .venv with everything, the compiled data plane, the demo page'
@@ -22,6 +22,9 @@ help:
 	@echo 'make sim        calls in virtual time'
 	@echo 'make interop    real clients against a real server'
 	@echo 'make test-long  tests that need minutes of media'
+	@echo 'make check-native  the compiled plane under sanitizers'
+	@echo 'make fuzz       mutated packets through the receive path (SECONDS=30 SEED=1)'
+	@echo 'make fuzz       mutated packets for SECONDS=30, from SEED=1'
 	@echo 'make bench      every budget of the design, measured'
 	@echo 'make web        the demo page (needs npm)'
 	@echo 'make format     format and mend what can be mended'
@@ -87,6 +90,35 @@ interop: $(VENV)/.installed plane
 
 test-long: setup need-test
 	$(PYTEST) tests -m long
+
+# The compiled plane under the address and undefined-behaviour sanitizers, in a copy of the tree.
+SANITIZED := build/sanitized
+SANITIZERS := -fsanitize=address,undefined
+
+check-native: $(VENV)/.installed
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	@cp -r tertulia tests pyproject.toml setup.py README.md LICENSE $(SANITIZED)/
+	@find $(SANITIZED) -name '*.so' -delete
+	@cd $(SANITIZED) && TERTULIA_REQUIRE_NATIVE=1 LDFLAGS='$(SANITIZERS)' \
+	TERTULIA_NATIVE_FLAGS='-O1 -g $(SANITIZERS) -fno-sanitize-recover=undefined' \
+	$(abspath $(PY)) setup.py -q build_ext --inplace
+	cd $(SANITIZED) && export ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" && \
+	$(abspath $(PY)) -m pytest -q -p no:cacheprovider tests/unit/plane tests/property/test_plane_lives.py \
+	tests/property/test_plane_garbage.py tests/property/test_plane_numbers.py && \
+	$(abspath $(PY)) -m tests.fuzz.receive_path $(SECONDS) $(SEED)
+
+SECONDS ?= 30
+SEED ?= 1
+
+fuzz: $(VENV)/.installed plane
+	$(PY) -m tests.fuzz.receive_path $(SECONDS) $(SEED)
+
+SECONDS ?= 30
+SEED ?= 1
+
+fuzz: setup
+	$(PY) -m tests.fuzz.receive_path $(SECONDS) $(SEED)
 
 bench: setup
 	$(PY) -m benchmarks.all $(ARGS)

@@ -217,8 +217,8 @@ class Azure:
 class Storage:
     """At most one of the three; none: local files below the first output root."""
 
-    prefix: str = ""
-    generate_presigned_url: bool = False
+    prefix: Annotated[str, _LATER] = ""
+    generate_presigned_url: Annotated[bool, _LATER] = False
     s3: S3 = field(default_factory=S3)
     gcp: Gcp = field(default_factory=Gcp)
     azure: Azure = field(default_factory=Azure)
@@ -238,14 +238,14 @@ class SessionLimits:
 @dataclass(frozen=True, slots=True)
 class Egress:
     output_roots: tuple[str, ...] = ("recordings",)
-    """Local files are written below the first; requests may name a path below any."""
+    """Local files are written below the first."""
     disallow_local_storage: bool = False
     storage: Storage = field(default_factory=Storage)
     backup: Storage = field(default_factory=Storage)
     max_cpu_utilization: Share = 0.8
     max_jobs: Count = 0
     isolation: Annotated[Literal["thread", "process"], NoEffect("jobs run in threads")] = "thread"
-    temporary_directory: str = ""
+    temporary_directory: Annotated[str, NoEffect("files wait below output_roots")] = ""
     allow_private_addresses: bool = True
     """May stream and WebSocket outputs go to the operator's own network?"""
     session_limits: SessionLimits = field(default_factory=SessionLimits)

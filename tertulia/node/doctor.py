@@ -225,7 +225,7 @@ def _encoders(config: Config) -> Iterator[Finding]:
 def _recordings(config: Config) -> Iterator[Finding]:
     if "egress" not in config.node.roles:
         return
-    for root in (*config.egress.output_roots, *filter(None, (config.egress.temporary_directory,))):
+    for root in config.egress.output_roots:
         path = Path(root).resolve()
         there = next(parent for parent in (path, *path.parents) if parent.exists())
         try:
@@ -252,7 +252,7 @@ def _remote_storage(config: Config) -> Iterator[Finding]:
         with tempfile.NamedTemporaryFile(suffix=".txt") as file:
             file.write(b"tertulia doctor can write here\n")
             file.flush()
-            options = StorageOptions(section.prefix, rules=AddressRules(allow_private=True))
+            options = StorageOptions(rules=AddressRules(allow_private=True))
             storage = storage_of(message, options)
             try:
                 asyncio.run(
