@@ -12,6 +12,7 @@ from livekit.protocol import models
 
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.machine import Nanos
+from tertulia.sfu.agenda import Appointment
 from tertulia.sfu.settings import (
     MAX_DATA_BYTES,
     MAX_DESTINATIONS,
@@ -125,3 +126,13 @@ class DataTrack:
     publisher_sid: str
     subscribers: dict[str, int] = field(default_factory=dict)
     """Subscriber sid -> its handle."""
+
+
+@dataclass
+class Call:
+    """An RPC of the server API that is not answered yet."""
+
+    ticket: int
+    callee_sid: str
+    timeout: Appointment
+    ack_timeout: Appointment

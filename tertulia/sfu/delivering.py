@@ -7,7 +7,7 @@ nodes travel through `replication`.
 from livekit.protocol import models
 
 from tertulia.protocol.errors import PeerError
-from tertulia.sfu import data_tracks, replication
+from tertulia.sfu import data_tracks, replication, rpc
 from tertulia.sfu.data import DATA_TRACK, LOSSY, RELIABLE, Addressed, Kept, destinations, parse_packet, stamp_sender
 from tertulia.sfu.participant import LocalParticipant, Participant, Peer
 from tertulia.sfu.settings import LOSSY_BUFFER_BYTES, WAITING_DATA_BYTES
@@ -45,6 +45,8 @@ def on_message(state: RoomState, local: LocalParticipant, label: str, data: byte
     problem = _problem(state, local, label, packet)
     if problem:
         state.counters[problem] += 1
+        return
+    if rpc.consume(state, local, packet):
         return
     stamp_sender(packet, label, local.who.info)
     state.counters[f"data_{label[1:]}"] += 1
@@ -139,6 +141,11 @@ def _flush(state: RoomState, local: LocalParticipant) -> None:
     local.waiting_data_bytes = 0
     for data in waiting:
         _send_reliable(state, local, data)
+
+
+def send_to(state: RoomState, local: LocalParticipant, packet: models.DataPacket) -> None:
+    """A reliable packet of the server for one member."""
+    _send_reliable(state, local, packet.SerializeToString())
 
 
 def replay(state: RoomState, local: LocalParticipant, received: dict[str, int]) -> None:

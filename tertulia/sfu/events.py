@@ -5,8 +5,9 @@ LiveKit's protobufs are the vocabulary; frozen dataclasses where none fits.
 
 from dataclasses import dataclass, field
 
-from livekit.protocol import models, rtc
+from livekit.protocol import models, room, rtc
 
+from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import NodeId, SessionId, TransportId
 from tertulia.protocol.token import Claims
 from tertulia.sfu.plane.api import Report
@@ -80,6 +81,14 @@ class OfPlane:
 
 
 @dataclass(frozen=True, slots=True)
+class PerformRpc:
+    """RoomService.PerformRpc; answered by one `RpcAnswered` with the same ticket."""
+
+    ticket: int
+    request: room.PerformRpcRequest
+
+
+@dataclass(frozen=True, slots=True)
 class FromNode:
     """A replication message of another node (bytes of a `tertulia.protocol.bus` message)."""
 
@@ -120,6 +129,7 @@ RoomInput = (
     | SessionClosed
     | OfTransport
     | OfPlane
+    | PerformRpc
     | FromNode
     | NodeGone
     | NodesHere
@@ -159,6 +169,15 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
+class RpcAnswered:
+    """The end of a PerformRpc: the member's payload, or the error for the caller."""
+
+    ticket: int
+    payload: str = ""
+    error: RequestError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
     """Something the outside may want to know: webhooks, metrics, agents, automatic egress.
 
@@ -187,4 +206,4 @@ class Closed:
     reason: int
 
 
-RoomOutput = Send | EndSession | Refresh | Happened | ToNodes | Closed
+RoomOutput = Send | EndSession | Refresh | RpcAnswered | Happened | ToNodes | Closed

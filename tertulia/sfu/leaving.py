@@ -4,7 +4,7 @@ from livekit.protocol import models, rtc
 
 from tertulia.protocol.ids import SessionId
 from tertulia.protocol.tap import ParticipantGone
-from tertulia.sfu import data_tracks, publishing, subscribing
+from tertulia.sfu import data_tracks, publishing, rpc, subscribing
 from tertulia.sfu.events import EndSession
 from tertulia.sfu.participant import ACTIVE, DISCONNECTED, LocalParticipant, Participant
 from tertulia.sfu.settings import RESUME_WINDOW_NS
@@ -91,6 +91,7 @@ def remove(
     who.info.version += 1
     state.remove(who)
     state.updates.depart(who)
+    rpc.forget_callee(state, who.sid)
     state.taps.tell(ParticipantGone(who.identity, who.sid))
     state.happened("participant_left" if was_active else "participant_connection_aborted", who)
 

@@ -170,6 +170,8 @@ class LocalParticipant:
         self.subscriptions: dict[str, Subscription] = {}
         self.wishes: dict[str, bool] = {}
         """What the client said explicitly, by track sid; else `auto_subscribe` counts."""
+        self.awaited: set[str] = set()
+        """Unknown tracks that were wished for and may still come."""
         self.viewer_settings: dict[str, rtc.UpdateTrackSettings] = {}
         self.bandwidth_cap_bps = 0
         """A test wants this member's downlink to look no wider; 0: no cap."""
@@ -192,6 +194,8 @@ class LocalParticipant:
         self.heard: dict[str, float] = {}
         """Speakers and their levels as this client knows them."""
         self.told_quality: dict[str, int] = {}
+        self.pretended: Appointment | None = None
+        """The end of a pretended speech."""
         # simulation of faults (wire contract 5.9)
         self.drop_resume_until = 0
         self.drop_resume_silently = False

@@ -208,6 +208,8 @@ def on_unbound(state: RoomState, local: LocalParticipant, report: UnboundSsrc) -
     found = _receiver_of(local, report)
     if found is None:
         if report not in local.waiting_ssrcs:
+            full = len(local.waiting_ssrcs) == local.waiting_ssrcs.maxlen
+            state.counters["limit_waiting_ssrcs" if full else "ssrc_early"] += 1
             local.waiting_ssrcs.append(report)
             state.counters["ssrc_early"] += 1
         return

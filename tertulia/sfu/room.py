@@ -17,6 +17,7 @@ from tertulia.protocol.machine import SECOND, Nanos
 from tertulia.protocol.tap import RoomGone, TapRoom
 from tertulia.protocol.token import Claims
 from tertulia.sfu import (
+    calling,
     commands,
     delivering,
     downlink,
@@ -40,6 +41,7 @@ from tertulia.sfu.events import (
     NodesHere,
     OfPlane,
     OfTransport,
+    PerformRpc,
     Renewed,
     Request,
     Resume,
@@ -361,6 +363,7 @@ HANDLERS: Mapping[type[RoomInput], Callable[[Room, Any], None]] = {
     Join: lambda self, event: joining.join(self._state, event),
     Resume: lambda self, event: resuming.resume(self._state, event),
     Request: lambda self, event: requests.on_request(self._state, event),
+    PerformRpc: lambda self, event: calling.perform(self._state, event),
     SessionClosed: lambda self, event: leaving.session_closed(self._state, event.session),
     OfTransport: Room._on_transport,
     OfPlane: lambda self, event: self._on_report(event.report),

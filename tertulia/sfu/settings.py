@@ -98,6 +98,8 @@ DATA_TRACK_BUFFER_BYTES = 512 << 10
 MAX_NONCES = 100
 
 REQUESTS_PER_S, REQUEST_BURST = 200, 1000
+MAX_CALLS = 1000
+"""RPCs of the server API that wait for an answer in one room."""
 """Signal messages of one participant (a JS client resuming with 100 tracks sends a few hundred at once)."""
 METADATA_PER_S, METADATA_BURST = 10, 50
 DATA_PER_S, DATA_BURST = 5000, 10_000

@@ -37,7 +37,9 @@ def on_scenario(state: RoomState, local: LocalParticipant, scenario: rtc.Simulat
 
 def _speak(state: RoomState, local: LocalParticipant, seconds: int) -> None:
     hearing.tell_speaker(state, local.who, SPEAKER_LEVEL)
-    state.agenda.at(
+    if local.pretended is not None:
+        local.pretended.cancel()
+    local.pretended = state.agenda.at(
         state.after(min(max(seconds, 0), MAX_SPEAKING_S) * SECOND),
         lambda: hearing.tell_speaker(state, local.who, 0.0),
     )

@@ -13,7 +13,7 @@ from livekit.protocol import models, room, rtc
 from tertulia.protocol.ids import NodeId, RoomSid, SessionId, TransportId, mint
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu.agenda import Agenda
-from tertulia.sfu.data import DataState, DataTrack
+from tertulia.sfu.data import Call, DataState, DataTrack
 from tertulia.sfu.events import Happened, RoomOutput, Send
 from tertulia.sfu.participant import LocalParticipant, Participant
 from tertulia.sfu.plane.api import Plane
@@ -79,6 +79,8 @@ class RoomState:
         self.by_identity: dict[str, Participant] = {}
         self.tracks: dict[str, PublishedTrack] = {}
         self.data_tracks: dict[str, DataTrack] = {}
+        self.calls: dict[str, Call] = {}
+        """RPCs of the server API that wait for their answer, by id."""
         self.replicas = Replicas()
         """The other nodes that hold this room."""
         # what is here

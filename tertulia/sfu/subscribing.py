@@ -268,7 +268,8 @@ def update_subscription(
             if subscribe and (wish := local.subscriptions.get(track_sid)) is not None:
                 wish.refused.clear()
             review(state, local, track)
-        elif subscribe:
+        elif subscribe and track_sid not in local.awaited:
+            local.awaited.add(track_sid)
             state.agenda.at(state.after(UNKNOWN_TRACK_NS), partial(_still_unknown, state, local, track_sid))
 
 
@@ -278,6 +279,7 @@ def named_tracks(request: rtc.UpdateSubscription) -> list[str]:
 
 
 def _still_unknown(state: RoomState, local: LocalParticipant, track_sid: str) -> None:
+    local.awaited.discard(track_sid)
     if local.who.is_gone or track_sid in state.tracks or not local.wishes.get(track_sid):
         return
     del local.wishes[track_sid]
