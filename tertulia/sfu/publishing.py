@@ -211,7 +211,6 @@ def on_unbound(state: RoomState, local: LocalParticipant, report: UnboundSsrc) -
             full = len(local.waiting_ssrcs) == local.waiting_ssrcs.maxlen
             state.counters["limit_waiting_ssrcs" if full else "ssrc_early"] += 1
             local.waiting_ssrcs.append(report)
-            state.counters["ssrc_early"] += 1
         return
     if report in local.waiting_ssrcs:
         local.waiting_ssrcs.remove(report)
