@@ -32,6 +32,10 @@ class RemoteParameters:
     max_message_bytes: int
 
 
+PEER_CLOSED = "the peer closed the connection"
+"""The one reason of `TransportFailed` that the peer chose: its farewell by signal is then usually on its way."""
+
+
 @dataclass(frozen=True, slots=True)
 class TransportConnected:
     """ICE nominated and DTLS done: media and data may flow."""

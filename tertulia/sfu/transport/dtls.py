@@ -19,6 +19,7 @@ from OpenSSL import SSL
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu.plane.api import SrtpProfile
+from tertulia.sfu.transport.api import PEER_CLOSED
 from tertulia.sfu.transport.limits import Bucket
 
 HANDSHAKE_NS = 20 * SECOND
@@ -327,7 +328,7 @@ class DtlsEndpoint:
             pass
         except SSL.ZeroReturnError:
             self.close()
-            self._end("the peer closed the connection")
+            self._end(PEER_CLOSED)
         except SSL.Error as error:
             self._emit_pending()  # the alert
             self._end(f"DTLS failed: {_reason(error)}")

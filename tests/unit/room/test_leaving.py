@@ -4,7 +4,7 @@ from livekit.protocol import models, rtc
 
 from tertulia.sfu.events import Closed, SessionClosed
 from tertulia.sfu.plane.api import TransportSilent
-from tertulia.sfu.transport.api import TransportFailed, TransportLost, TransportRestored
+from tertulia.sfu.transport.api import PEER_CLOSED, TransportFailed, TransportLost, TransportRestored
 from tests.unit.room.stage import Stage
 from tests.unit.room.test_publishing import shown
 
@@ -65,6 +65,24 @@ def test_a_failed_connection_makes_the_client_start_afresh() -> None:
     assert shown(ann, "ben").disconnect_reason == Reason.CONNECTION_TIMEOUT
     ben.happens(TransportLost())  # late news
     assert stage.room.counters["transport_event_late"] == 1
+
+
+def test_a_closed_connection_waits_for_the_word_of_leave() -> None:
+    stage = Stage()
+    ann, ben = stage.join("ann"), stage.join("ben")
+    ben.happens(TransportFailed(PEER_CLOSED))
+    ben.say(leave=rtc.LeaveRequest())
+    assert shown(ann, "ben").disconnect_reason == Reason.CLIENT_INITIATED
+
+
+def test_a_closed_connection_without_a_word_is_a_lost_one() -> None:
+    stage = Stage()
+    ann, ben = stage.join("ann"), stage.join("ben")
+    ben.happens(TransportFailed(PEER_CLOSED))
+    assert shown(ann, "ben").state == models.ParticipantInfo.ACTIVE
+    stage.pass_time(3)
+    assert ben.last("leave").action == rtc.LeaveRequest.RECONNECT
+    assert shown(ann, "ben").disconnect_reason == Reason.CONNECTION_TIMEOUT
 
 
 def test_a_connection_that_hit_a_limit_ends() -> None:
