@@ -390,7 +390,7 @@ class Interpreted:
 
     def enable(self, track: int, enabled: int) -> None:
         with self.lock:
-            self._of(self._tracks, track).enabled = enabled
+            tables.enable(self._of(self._tracks, track), enabled)
 
     def _of(self, table: dict[int, Any], handle: int) -> Any:
         try:

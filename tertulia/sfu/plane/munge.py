@@ -161,10 +161,13 @@ def select(e: "Engine", d: "Down", u: "Up", slot: int) -> int:
             return 0
         begin(e, d, u, slot)
     elif d.epoch != u.epoch:
-        # the publisher's numbers jumped: go on behind the last one sent, and let the decoder start anew
-        begin(e, d, u, slot)
+        # another SSRC, or a pause: enter at a key frame. Numbers that jumped: go on behind the last one sent
         if not u.r_flags[slot] & F_KEY:
             u.key_wanted = 1
+            if d.epoch >> 16 != u.id:
+                e.drops[D_WAITING] += 1
+                return 0
+        begin(e, d, u, slot)
     if s32(number - d.in_top) > 0:
         if not newest(e, d, u, slot):
             return 0

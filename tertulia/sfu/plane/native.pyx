@@ -20,7 +20,7 @@ from tertulia.sfu.plane.compiled.rtcp cimport rtcp, rtcp_acceptable
 from tertulia.sfu.plane.compiled.statistics cimport lost
 from tertulia.sfu.plane.compiled.sys cimport *
 from tertulia.sfu.plane.compiled.tables cimport (
-    add_down, add_track, add_transport, add_up, name_ssrc, remove_down, remove_track, remove_transport, remove_up,
+    add_down, enable, add_track, add_transport, add_up, name_ssrc, remove_down, remove_track, remove_transport, remove_up,
 )
 from tertulia.sfu.plane.compiled.template cimport renumber
 from tertulia.sfu.plane.compiled.upkeep cimport tick

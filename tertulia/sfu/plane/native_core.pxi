@@ -488,7 +488,7 @@ cdef class Native:
     def enable(self, track, int enabled):
         cdef Group* group = <Group*> self._of(self.tracks, track)
         self._enter()
-        group.row.enabled = enabled
+        enable(&group.row, enabled)
         self._leave()
 
     # ---------------------------------------------------------------------------------------- down

@@ -396,7 +396,7 @@ class Up:
         self.floor = 0  # older than this was never of this stint
         self.strange = 0  # sequence number that would confirm a restart
         self.strange_known = 0
-        self.epoch = 0  # counts restarts of the numbers
+        self.epoch = 0  # the up stream's id and how often its numbers began anew
         self.received = 0
         self.expected_before = 0
         self.received_before = 0
@@ -526,7 +526,7 @@ class Down:
         self.tap = 0
         self.pt = 0
         self.session = 0  # which SRTP session of the transport
-        self.epoch = 0
+        self.epoch = 0  # of the packets being followed, -1 when nothing may be continued
         self.in_top = 0
         self.ts_off = 0
         self.frame_ts = 0  # frame under way (its incoming timestamp)

@@ -8,6 +8,7 @@ except ImportError:
 if not cython.compiled:
     from tertulia.sfu.plane.intake import arm, find_ssrc, forget_at
     from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up
+    from tertulia.sfu.plane.statistics import wide
     from tertulia.sfu.plane.words import S_UNBOUND, S_UP
 
 
@@ -70,6 +71,7 @@ def name_ssrc(e: "Engine", t: "Transport", u: "Up", ssrc: int, what: int, now: i
 
 
 def add_up(e: "Engine", u: "Up", now: int) -> None:
+    u.epoch = wide(u.id) << 16
     e.ups[e.n_ups] = u
     e.n_ups += 1
     u.track.ups[u.layer] = u
@@ -106,6 +108,14 @@ def remove_up(e: "Engine", u: "Up") -> None:
             e.ups[at] = e.ups[i]
             at += 1
     e.n_ups = at
+
+
+def enable(tr: "Track", enabled: int) -> None:
+    """A track that was off is entered anew by all its rows, so that the pause is no gap."""
+    if tr.enabled and not enabled:
+        for i in range(tr.n_downs):
+            tr.downs[i].epoch = -1
+    tr.enabled = enabled
 
 
 def add_down(d: "Down") -> None:

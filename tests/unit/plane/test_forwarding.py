@@ -138,6 +138,37 @@ def test_nothing_of_a_disabled_track_is_forwarded() -> None:
     assert w.media() == []
 
 
+def test_a_mute_is_no_gap() -> None:
+    w = World()
+    w.up()
+    w.plane.set_target(w.down(), 0)
+    w.receive(rtp(0x1000, 10, 9000, vp8(5, key=True)))
+    w.plane.set_track_enabled(w.track, False)
+    for i in range(100):
+        w.receive(rtp(0x1000, 11 + i, 9000, vp8(6)))
+    w.plane.set_track_enabled(w.track, True)
+    w.now += 2_000_000_000
+    w.sent(ALICE)
+    w.receive(rtp(0x1000, 111, 189_000, vp8(7)))
+    assert [data[1] for data in w.sent(ALICE) if data[1] == 206] == [206], "entered at a key frame, which is asked for"
+    w.receive(rtp(0x1000, 112, 192_000, vp8(8, key=True)))
+    [(_, sequence, timestamp, *_)] = w.media()
+    assert sequence == 501
+    assert timestamp == 7000 + 2 * 90_000
+
+
+def test_another_ssrc_takes_the_layer_over() -> None:
+    w = World()
+    w.up()
+    w.plane.set_target(w.down(), 0)
+    w.receive(rtp(0x1000, 10, 9000, vp8(5, key=True)))
+    w.up(0x1001)
+    w.receive(rtp(0x1001, 60_000, 5, vp8(900)))
+    w.receive(rtp(0x1001, 60_001, 3005, vp8(901, key=True)))
+    w.receive(rtp(0x1001, 60_002, 6005, vp8(902)))
+    assert [m[1] for m in w.media()] == [500, 501, 502]
+
+
 def test_raw_rows_keep_numbers() -> None:
     w = World()
     w.up()

@@ -174,7 +174,7 @@ cdef struct Up:
     int64_t floor
     uint32_t strange
     int strange_known
-    int epoch
+    int64_t epoch
     int64_t received
     int64_t expected_before
     int64_t received_before
@@ -227,7 +227,7 @@ cdef struct Down:
     int tap
     int pt
     int session
-    int epoch
+    int64_t epoch
     uint32_t in_top
     uint32_t ts_off
     uint32_t frame_ts
