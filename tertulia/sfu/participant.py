@@ -173,8 +173,6 @@ class LocalParticipant:
         self.awaited: set[str] = set()
         """Unknown tracks that were wished for and may still come."""
         self.viewer_settings: dict[str, rtc.UpdateTrackSettings] = {}
-        self.bandwidth_cap_bps = 0
-        """A test wants this member's downlink to look no wider; 0: no cap."""
         self.channel = Channel()
         """What the way down to this member carries."""
         self.gives_feedback = False
@@ -184,6 +182,8 @@ class LocalParticipant:
         self.is_probing = False
         self.probe_bytes = 0
         """Due of a running probe, and not sent yet."""
+        self.bandwidth_cap_bps = 0
+        """A test wants this member's downlink to look no wider; 0: no cap."""
         # data
         self.last_sequence = 0
         """Newest reliable data packet received."""
