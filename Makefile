@@ -11,7 +11,7 @@ DIST := tertulia/node/pages/dist/index.html
 WEB_SOURCES := $(wildcard web/src/*) web/build.mjs web/index.html web/check.html web/icon.svg
 PLANE_SOURCES := $(filter-out tertulia/sfu/plane/compiled/%,$(wildcard tertulia/sfu/plane/*.py tertulia/sfu/plane/*.p[yx][xi]))
 
-.PHONY: help setup run web plane test check check-native fuzz unit sim interop test-long fuzz bench format clean
+.PHONY: help setup run web plane test check check-native fuzz unit sim interop test-long bench format clean
 
 help:
 	@echo 'make setup      .venv with everything, the compiled data plane, the demo page'
@@ -22,8 +22,7 @@ help:
 	@echo 'make sim        calls in virtual time'
 	@echo 'make interop    real clients against a real server'
 	@echo 'make test-long  tests that need minutes of media'
-	@echo 'make check-native  the compiled plane under sanitizers'
-	@echo 'make fuzz       mutated packets through the receive path (SECONDS=30 SEED=1)'
+	@echo 'make check-native the compiled plane under sanitizers'
 	@echo 'make fuzz       mutated packets for SECONDS=30, from SEED=1'
 	@echo 'make bench      every budget of the design, measured'
 	@echo 'make web        the demo page (needs npm)'
@@ -112,12 +111,6 @@ SECONDS ?= 30
 SEED ?= 1
 
 fuzz: $(VENV)/.installed plane
-	$(PY) -m tests.fuzz.receive_path $(SECONDS) $(SEED)
-
-SECONDS ?= 30
-SEED ?= 1
-
-fuzz: setup
 	$(PY) -m tests.fuzz.receive_path $(SECONDS) $(SEED)
 
 bench: setup
