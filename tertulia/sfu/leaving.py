@@ -7,8 +7,9 @@ from tertulia.protocol.tap import ParticipantGone
 from tertulia.sfu import data_tracks, publishing, rpc, subscribing
 from tertulia.sfu.events import EndSession
 from tertulia.sfu.participant import ACTIVE, DISCONNECTED, LocalParticipant, Participant
-from tertulia.sfu.settings import RESUME_WINDOW_NS
+from tertulia.sfu.settings import FAREWELL_NS, RESUME_WINDOW_NS
 from tertulia.sfu.state import RoomState
+from tertulia.sfu.transport.api import PEER_CLOSED
 
 Reason = models.DisconnectReason
 Leave = rtc.LeaveRequest
@@ -39,10 +40,18 @@ def session_closed(state: RoomState, session: SessionId) -> None:
 def connection_failed(state: RoomState, local: LocalParticipant, reason: str) -> None:
     """Media is gone for good (ICE consent lost, DTLS refused): the client must come anew."""
     state.counters["transport_failed"] += 1
-    if local.is_active:
+    if local.is_active and local.session is not None and reason == PEER_CLOSED:
+        local.primary.is_lost = True
+        state.agenda.at(state.after(FAREWELL_NS), lambda: _said_nothing(state, local))
+    elif local.is_active:
         remove(state, local.who, Reason.CONNECTION_TIMEOUT, Leave.RECONNECT)
     else:
         remove(state, local.who, Reason.JOIN_FAILURE, Leave.RECONNECT)
+
+
+def _said_nothing(state: RoomState, local: LocalParticipant) -> None:
+    """The connection was closed, and no leave has followed."""
+    remove(state, local.who, Reason.CONNECTION_TIMEOUT, Leave.RECONNECT)
 
 
 def await_return(state: RoomState, local: LocalParticipant) -> None:
@@ -82,6 +91,7 @@ def remove(
         else:
             publishing.unpublish(state, track)
     data_tracks.forget_publisher(state, who)
+    rpc.forget_callee(state, who.sid)
     if who.local is not None:
         _release(state, who.local)
         end_session(state, who.local, None if reason == Reason.CLIENT_INITIATED else leave_message(reason, action))
@@ -91,7 +101,6 @@ def remove(
     who.info.version += 1
     state.remove(who)
     state.updates.depart(who)
-    rpc.forget_callee(state, who.sid)
     state.taps.tell(ParticipantGone(who.identity, who.sid))
     state.happened("participant_left" if was_active else "participant_connection_aborted", who)
 

@@ -64,6 +64,8 @@ JOIN_TIMEOUT_NS = 60 * SECOND
 """From join to a connected transport (JOIN_FAILURE)."""
 RESUME_WINDOW_NS = 30 * SECOND
 """A participant without signal whose transport is silent is kept this long (CONNECTION_TIMEOUT)."""
+FAREWELL_NS = 2 * SECOND
+"""Clients that go close their connection and say so by signal; the word may arrive so much later."""
 NEGOTIATION_NS = 15 * SECOND
 """From our offer to its answer; then the client must reconnect."""
 TOKEN_REFRESH_NS = 300 * SECOND
@@ -96,10 +98,10 @@ LOSSY_BUFFER_BYTES = 64 << 10
 """A lossy channel with more unsent than this gets no more: late is worse than lost."""
 DATA_TRACK_BUFFER_BYTES = 512 << 10
 MAX_NONCES = 100
-
-REQUESTS_PER_S, REQUEST_BURST = 200, 1000
 MAX_CALLS = 1000
 """RPCs of the server API that wait for an answer in one room."""
+
+REQUESTS_PER_S, REQUEST_BURST = 200, 1000
 """Signal messages of one participant (a JS client resuming with 100 tracks sends a few hundred at once)."""
 METADATA_PER_S, METADATA_BURST = 10, 50
 DATA_PER_S, DATA_BURST = 5000, 10_000
