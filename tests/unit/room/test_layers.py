@@ -69,10 +69,10 @@ def test_a_layer_dies_after_a_silent_cycle_and_is_trusted_again_slowly() -> None
     assert not tracker.appear(2)
     tracker.measure({0: 10, 2: 100})
     assert not tracker.measure({0: 20, 2: 200})
-    assert tracker.measure({0: 30, 2: 202})  # two packets are not enough for the high layer
+    assert tracker.measure({0: 30, 2: 201})  # one packet is not enough for the high layer
     assert tracker.live == {0}
     assert not tracker.appear(2)  # one key frame is no proof
-    packets = 202
+    packets = 201
     for _ in range(19):
         packets += 50
         assert not tracker.measure({0: packets, 2: packets})
