@@ -170,6 +170,7 @@ class MediaRelay:
             wishes = tuple(self._wants(node)), self._data_wants(node)
             if wishes != self._told.get(node, NO_WISHES):
                 self._say(node, wishes)
+                replication.enliven(self._state)
 
     def remind(self) -> None:
         for node, wishes in list(self._told.items()):

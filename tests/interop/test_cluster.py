@@ -225,7 +225,7 @@ async def test_redis_goes_and_comes_back_empty(redis: LiveRedis, make_node: Make
     await redis.stop(signal.SIGKILL)
 
     async def says(text: str, *nodes: LiveServer) -> bool:
-        return all(text in await node.get("/readyz") for node in nodes)
+        return all([text in await node.get("/readyz") for node in nodes])
 
     await soon(lambda: says("Redis is not reachable", a, b))
     cyd = await make_sdk()

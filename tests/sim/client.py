@@ -10,12 +10,13 @@ from tertulia.protocol.machine import MILLISECOND, Nanos
 from tertulia.protocol.token import Claims, VideoGrant
 from tertulia.sfu.events import Join
 from tests.sim import sdp
-from tests.sim.encoder import Stream, camera, microphone
+from tests.sim.encoder import LIGHT, TWCC, Stream, camera, microphone
+from tests.sim.feedback import Arrivals, number_of
 from tests.sim.link import Link
 from tests.sim.receiver import Broken, Received
 
 if TYPE_CHECKING:
-    from tests.sim.world import World
+    from tests.sim.world import Node, World
 
 FEEDBACK_NS = 50 * MILLISECOND
 
@@ -28,6 +29,7 @@ class Client:
         self.name = name
         self.session = SessionId(number)
         self.host = ""
+        self.node: Node
         self.up: Link
         self.down: Link
         self.transport: TransportId | None = None
@@ -42,6 +44,10 @@ class Client:
         self.offered: list[str] = []
         """Mids of the offer in flight."""
         self.dirty = False
+        self.twcc = False
+        """Agrees to transport-wide feedback, from `congestible` on."""
+        self.arrivals = Arrivals()
+        self.camera_packets = LIGHT
         self.connected = False
         self.left = False
         self.roster: dict[str, models.ParticipantInfo] = {}
@@ -59,6 +65,13 @@ class Client:
         self.signals: list[rtc.SignalResponse] = []
 
     # ------------------------------------------------------------------------------------------ wishes
+
+    def congestible(self) -> "Client":
+        """Before the join: a client that gives transport-cc feedback."""
+        self.twcc = True
+        for section in self.sections:
+            section.twcc = True
+        return self
 
     def join(self, auto_subscribe: bool = True) -> None:
         self.version += 1
@@ -149,7 +162,7 @@ class Client:
                 wanted = message.media_sections_requirement
                 for kind, count in (("audio", wanted.num_audios), ("video", wanted.num_videos)):
                     for _ in range(count):
-                        self.sections.append(sdp.Section(str(len(self.sections)), kind, "recvonly"))
+                        self.sections.append(sdp.Section(str(len(self.sections)), kind, "recvonly", twcc=self.twcc))
                 self.negotiate()
             case "offer":
                 raise Broken(f"{self.name}: an offer on a single connection")
@@ -172,7 +185,7 @@ class Client:
         if kind is None:
             return
         rids = ("q", "h", "f") if kind == "video" else ()
-        section = sdp.Section(str(len(self.sections)), kind, "sendonly", response.cid, rids)
+        section = sdp.Section(str(len(self.sections)), kind, "sendonly", response.cid, rids, self.twcc)
         self.sections.append(section)
         self.published[response.cid] = response.track
         self.waiting[response.cid] = section
@@ -190,7 +203,9 @@ class Client:
             if section.mid not in self.offered:
                 continue
             del self.waiting[cid]
-            build = camera(self.world.rng, section.mid, sdp.VP8) if section.kind == "video" else microphone(
+            build = camera(
+                self.world.rng, section.mid, sdp.VP8, packets=self.camera_packets
+            ) if section.kind == "video" else microphone(
                 self.world.rng, section.mid, sdp.OPUS
             )  # fmt: skip
             self.streams += build
@@ -244,6 +259,8 @@ class Client:
             self._rtcp(data)
             return
         ssrc = struct.unpack_from("!I", data, 8)[0]
+        if self.twcc and (number := number_of(data, TWCC)) is not None:
+            self.arrivals.note(self.world.now, number)
         if ssrc in self.repairs:
             primary = self.repairs[ssrc]
             if primary in self.received:
@@ -290,6 +307,8 @@ class Client:
             if received.key_frame_wanted and received.video:
                 received.key_frame_wanted = False
                 self.world.media_up(self, struct.pack("!BBHII", 0x81, 206, 2, 7, ssrc))
+        if self.twcc and (report := self.arrivals.feedback(next(iter(self.received), 0))):
+            self.world.media_up(self, report)
         self.world.at(Nanos(self.world.now + FEEDBACK_NS), self._feedback)
 
     def judge(self) -> None:

@@ -11,7 +11,7 @@ from tertulia.protocol.machine import SECOND, Nanos
 
 MAGIC = b"sim!"
 VIDEO_HZ, AUDIO_HZ = 90_000, 48_000
-MID, RID, LEVEL = 4, 10, 1
+MID, RID, LEVEL, TWCC = 4, 10, 1, 3
 """Header extension ids the simulated clients offer."""
 
 
@@ -98,7 +98,14 @@ class Stream:
         )
 
 
-def camera(rng: Random, mid: str, payload_type: int, fps: int = 15) -> list[Stream]:
+LIGHT = (1, 2, 4)
+HEAVY = (1, 4, 14)
+"""Packets per frame of each layer; at 15 frames per second about 125, 490 and 1700 kbit/s."""
+
+
+def camera(
+    rng: Random, mid: str, payload_type: int, fps: int = 15, packets: tuple[int, int, int] = LIGHT
+) -> list[Stream]:
     """Three simulcast layers."""
     return [
         Stream(
@@ -108,13 +115,13 @@ def camera(rng: Random, mid: str, payload_type: int, fps: int = 15) -> list[Stre
             rid=rid,
             layer=layer,
             interval_ns=SECOND // fps,
-            packets=packets,
+            packets=count,
             size=1000,
             sequence=rng.randrange(1 << 16),
             timestamp=rng.randrange(1 << 32),
             picture_id=rng.randrange(1 << 15),
         )
-        for layer, (rid, packets) in enumerate((("q", 1), ("h", 2), ("f", 4)))
+        for layer, (rid, count) in enumerate(zip("qhf", packets, strict=True))
     ]
 
 

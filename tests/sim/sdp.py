@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from tests.sim.encoder import LEVEL, MID, RID
+from tests.sim.encoder import LEVEL, MID, RID, TWCC
 
 OPUS, VP8, RTX = 111, 96, 97
 EXTENSIONS = {
@@ -11,6 +11,7 @@ EXTENSIONS = {
     RID: "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
     11: "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
     LEVEL: "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+    TWCC: "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
 }
 AUDIO_EXTENSIONS, VIDEO_EXTENSIONS = (LEVEL, MID), (MID, RID, 11)
 
@@ -24,6 +25,7 @@ class Section:
     direction: str
     cid: str = ""
     rids: tuple[str, ...] = ()
+    twcc: bool = False
 
 
 @dataclass
@@ -57,15 +59,19 @@ def _section(section: Section, name: str) -> list[str]:
         return [*lines, "a=sctp-port:5000", "a=max-message-size:262144"]
     video = section.kind == "video"
     lines = [f"m={section.kind} 9 UDP/TLS/RTP/SAVPF " + (f"{VP8} {RTX}" if video else str(OPUS)), *transport]
-    lines += [f"a=extmap:{number} {EXTENSIONS[number]}" for number in (VIDEO_EXTENSIONS if video else AUDIO_EXTENSIONS)]
+    extensions = VIDEO_EXTENSIONS if video else AUDIO_EXTENSIONS
+    extensions += (TWCC,) if section.twcc else ()
+    lines += [f"a=extmap:{number} {EXTENSIONS[number]}" for number in extensions]
     lines += [f"a={section.direction}", "a=rtcp-mux", "a=rtcp-rsize"]
     if section.cid:
         lines.append(f"a=msid:- {section.cid}")
     if video:
         lines += [f"a=rtpmap:{VP8} VP8/90000", f"a=rtpmap:{RTX} rtx/90000", f"a=fmtp:{RTX} apt={VP8}"]
         lines += [f"a=rtcp-fb:{VP8} {feedback}" for feedback in ("ccm fir", "nack", "nack pli")]
+        lines += [f"a=rtcp-fb:{VP8} transport-cc"] * section.twcc
     else:
         lines += [f"a=rtpmap:{OPUS} opus/48000/2", f"a=fmtp:{OPUS} minptime=10;useinbandfec=1"]
+        lines += [f"a=rtcp-fb:{OPUS} transport-cc"] * section.twcc
     if section.rids:
         lines += [f"a=rid:{rid} send" for rid in section.rids] + ["a=simulcast:send " + ";".join(section.rids)]
     return lines
