@@ -260,8 +260,8 @@ class House:
 
     # ------------------------------------------------------------------------------------------ rooms
 
-    async def room_for(self, request: room.CreateRoomRequest) -> Seat:
-        """The room of this name: here, of other nodes, or a new one."""
+    async def room_for(self, request: room.CreateRoomRequest, *, strict: bool = False) -> Seat:
+        """The room of this name: here, of other nodes, or a new one. `strict`: not without its automatic egress."""
         if self.cluster is not None:
             seat, is_new = await self.cluster.rooms.open(request)
         elif (found := self.seats.get(request.name)) is not None:
@@ -269,7 +269,7 @@ class House:
         else:
             seat, is_new = self.open_room(request), True
         if is_new:
-            await self._tell_created(seat)
+            await self._tell_created(seat, strict)
         return seat
 
     def open_room(self, request: room.CreateRoomRequest) -> Seat:
@@ -425,14 +425,17 @@ class House:
     async def _create_room(self, request: room.CreateRoomRequest) -> models.Room:
         if not request.name:
             raise RequestError("invalid_argument", "name is required")
-        return (await self.room_for(request)).room.info()
+        return (await self.room_for(request, strict=True)).room.info()
 
-    async def _tell_created(self, seat: Seat) -> None:
+    async def _tell_created(self, seat: Seat, strict: bool) -> None:
         for listener in self.created:
             try:
                 await listener(seat)
             except RequestError as error:
                 self.counters["room_creation_refused"] += 1
+                if strict:
+                    self.run_command(seat, "DeleteRoom", room.DeleteRoomRequest(room=seat.name))
+                    raise
                 log.warning("room.automatic_egress_refused", room=seat.name, error=error.message)
 
     def _room_command(self, method: str, request: Message) -> Message:

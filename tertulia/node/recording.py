@@ -14,10 +14,10 @@ from tertulia.node.driver import monotonic
 from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import mint
 from tertulia.protocol.tap import TapRoom
+from tertulia.signal.webhook import Target
 
 if TYPE_CHECKING:
     from tertulia.egress.api import EgressConfig
-    from tertulia.egress.service import EgressService
     from tertulia.node.house import House, Seat
 
 log = structlog.get_logger()
@@ -82,14 +82,19 @@ class Recording:
     """The egress of one node, joined to its house."""
 
     def __init__(
-        self, house: "House", config: Config, rng: Random, notify: Callable[[webhook.WebhookEvent], None]
+        self,
+        house: "House",
+        config: Config,
+        rng: Random,
+        notify: Callable[[webhook.WebhookEvent, tuple[Target, ...]], None],
     ) -> None:
         from tertulia.egress.service import EgressService
 
         self._house = house
         self._notify = notify
-        self._recorded: set[str] = set()
-        """Egress ids counted as a recording of their room."""
+        self._guarded = not config.egress.allow_private_addresses
+        self._recorded: dict[str, str] = {}
+        """Egress id -> name of the room that is being recorded."""
         self.service: EgressService = EgressService(
             self._view,
             egress_config(config),
@@ -117,7 +122,18 @@ class Recording:
         """One call of the Twirp service `Egress`."""
         if (call := self._methods.get(method)) is None:
             raise RequestError("unimplemented", f"{method} is not served by this node")
+        self._check_webhooks(request)
         return await call(request)
+
+    def _check_webhooks(self, request: Message) -> None:
+        """Receivers of the request's own: signed with a key of ours that the request names."""
+        for one in getattr(request, "webhooks", ()):
+            if one.signing_key not in self._house.config.keys:
+                raise RequestError(
+                    "invalid_argument", "request has missing or invalid field: webhooks.signing_key (not a key here)"
+                )
+            if not one.url.startswith(("http://", "https://")):
+                raise RequestError("invalid_argument", "request has missing or invalid field: webhooks.url")
 
     async def close(self) -> None:
         await self.service.close()
@@ -136,17 +152,31 @@ class Recording:
     def _on_update(self, info: egress.EgressInfo) -> None:
         from tertulia.egress.job import webhook_event
 
-        self._notify(webhook.WebhookEvent(event=webhook_event(info), egress_info=info))
+        event = webhook.WebhookEvent(event=webhook_event(info), egress_info=info)
+        self._notify(event, self._receivers(info))
         self._show(info)
 
+    def _receivers(self, info: egress.EgressInfo) -> tuple[Target, ...]:
+        kind = info.WhichOneof("request")
+        wishes = getattr(getattr(info, kind), "webhooks", ()) if kind is not None else ()
+        return tuple(
+            Target(
+                one.url,
+                one.signing_key,
+                guarded=self._guarded,
+                include=frozenset(one.filter_params.include_events),
+                exclude=frozenset(one.filter_params.exclude_events),
+            )
+            for one in wishes
+        )
+
     def _show(self, info: egress.EgressInfo) -> None:
-        """Room.active_recording follows recordings of the whole room."""
-        running = info.status in ACTIVE_STATES and info.HasField("room_composite")
-        if running == (info.egress_id in self._recorded):
-            return
-        if running:
-            self._recorded.add(info.egress_id)
+        """Room.active_recording: somebody is being recorded, as LiveKit's recorder participant would show."""
+        before = info.room_name in self._recorded.values()
+        if info.status in ACTIVE_STATES:
+            self._recorded[info.egress_id] = info.room_name
         else:
-            self._recorded.discard(info.egress_id)
-        if (seat := self._house.seats.get(info.room_name)) is not None:
+            self._recorded.pop(info.egress_id, None)
+        running = info.room_name in self._recorded.values()
+        if running != before and (seat := self._house.seats.get(info.room_name)) is not None:
             seat.driver.run(lambda now: seat.room.set_recording(now, running))
