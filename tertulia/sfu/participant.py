@@ -128,6 +128,8 @@ class Peer:
     parameters: LocalParameters
     is_connected: bool = False
     is_lost: bool = False
+    trickled: bool = False
+    """Our candidates were sent as messages."""
     channels: set[str] = field(default_factory=set)
     """Data channels that are open."""
 

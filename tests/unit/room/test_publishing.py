@@ -1,5 +1,6 @@
 """add_track, sections and SSRCs in every order; mute; the end of a track."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from livekit.protocol import models, rtc
 from tertulia.sfu.plane.api import Codec
 from tertulia.sfu.settings import MAX_PENDING_TRACKS
 from tests.sim import sdp
-from tests.unit.room.stage import Guest, Stage, track_request
+from tests.unit.room.stage import CANDIDATE, Guest, Stage, track_request
 
 Reason = rtc.RequestResponse.Reason
 
@@ -314,3 +315,23 @@ def test_track_features_are_updated() -> None:
     cam = ann.publish()
     ann.say(update_video_track=rtc.UpdateLocalVideoTrack(track_sid=cam.sid, width=640, height=360))
     assert shown(ben, "ann").tracks[1].height == 360
+
+
+def test_an_offer_the_transport_refuses_ends_one_member_not_the_room() -> None:
+    stage = Stage()
+    ann, ben = stage.join("ann"), stage.join("ben")
+    stage.transports.refuses = "the fingerprint changed"
+    ann.say(offer=ann.next_offer())
+    assert ann.last("request_response").message == "offer: the fingerprint changed"
+    assert ann.is_ended
+    stage.transports.refuses = ""
+    ben.publish()
+    assert not ben.is_ended
+
+
+def test_candidates_are_told_once_as_messages_too() -> None:
+    ann = Stage().join("ann")
+    ann.offer()
+    told = ann.all("trickle")
+    assert [json.loads(one.candidateInit)["candidate"] for one in told] == [f"candidate:{CANDIDATE}"]
+    assert told[-1].final
