@@ -8,6 +8,7 @@ from typing import Any
 
 from livekit.protocol import models, room, rtc
 
+from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import NodeId, SessionId, TransportId
 from tertulia.protocol.machine import SECOND, Nanos
 from tertulia.protocol.tap import SenderClock, TapPacket
@@ -125,6 +126,9 @@ class RecordingPlane:
         return not (self.tracks or self.ups or self.downs or self.taps)
 
 
+CANDIDATE = "1 1 udp 2130706431 192.0.2.1 7882 typ host"
+
+
 class RecordingTransports:
     """Peer connections that do nothing."""
 
@@ -137,6 +141,8 @@ class RecordingTransports:
         self.sent: dict[TransportId, list[tuple[str, bytes]]] = defaultdict(list)
         self.buffered = 0
         self.is_full = False
+        self.refuses = ""
+        """What `connect` says, if it refuses (another fingerprint in mid-call, for instance)."""
 
     def open(self, owner: str) -> tuple[TransportId, LocalParameters]:
         transport = TransportId(next(self._numbers))
@@ -144,9 +150,11 @@ class RecordingTransports:
         return transport, self._parameters(transport)
 
     def _parameters(self, transport: TransportId) -> LocalParameters:
-        return LocalParameters(f"u{transport}", "p" * 22, "sha-256", ":".join(["CD"] * 32), ())
+        return LocalParameters(f"u{transport}", "p" * 22, "sha-256", ":".join(["CD"] * 32), (CANDIDATE,))
 
     def connect(self, transport: TransportId, remote: RemoteParameters) -> LocalParameters:
+        if self.refuses:
+            raise RequestError("invalid_argument", self.refuses)
         self.remote[transport] = remote
         return self._parameters(transport)
 
