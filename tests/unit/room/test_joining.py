@@ -14,7 +14,7 @@ GONE = models.ParticipantInfo.DISCONNECTED
 
 def test_join_comes_first_then_the_answer() -> None:
     ann = Stage().join("ann", connected=False)
-    assert ann.kinds() == ["join", "answer"]
+    assert ann.kinds() == ["join", "answer", "trickle"]
     assert ann.last("answer").id == 1
     assert len(ann.refreshes) == 1
 
