@@ -153,6 +153,29 @@ cdef class Native:
         for i in range(SOCKETS):
             self.p.gso[i] = on
 
+    def protect_many(self, handles, bytes packet, int times):
+        """Protect `packet` so many times for each transport, its sequence number counting on: for the benchmark.
+        The number of calls that failed."""
+        cdef Plumbing* p = self.p
+        cdef int i, k, n, number, failed = 0, count = <int> len(handles), size = <int> len(packet)
+        cdef void** sessions = <void**> calloc(count + 1, sizeof(void*))
+        for i in range(count):
+            sessions[i] = (<Link*> self._of(self.links, handles[i])).outbound[0]
+        cdef const char* start = packet
+        self._enter()
+        for k in range(times):
+            for i in range(count):
+                memcpy(self.scratch, start, size)
+                number = (self.scratch[2] << 8 | self.scratch[3]) + k
+                self.scratch[2] = (number >> 8) & 255
+                self.scratch[3] = number & 255
+                n = size
+                if p.protect(sessions[i], self.scratch, &n):
+                    failed += 1
+        self._leave()
+        free(sessions)
+        return failed
+
     # ---------------------------------------------------------------------------------------- test mode
 
     def step(self, int64_t now, batch):
