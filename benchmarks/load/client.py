@@ -90,6 +90,8 @@ class Client:
         self.role = role
         self.times = Times()
         self.ended = False
+        self._reason = ""
+        """Why it ended, when not by its own will."""
         self.v0 = role.topology == "v0"
         self._url, self._key, self._secret = url, key, secret
         self._clips = clips
@@ -131,9 +133,10 @@ class Client:
             await self.leave()
             raise Refused(str(error)) from None
         except asyncio.CancelledError:
+            # the futures of a connection that ends are cancelled: that is the server's doing, not a cancelled task
             await self.leave()
-            if self.ended and asyncio.current_task() is not None and not asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                raise Refused("the server ended the connection") from None
+            if self._reason:
+                raise Refused(self._reason) from None
             raise
 
     def _stage(self) -> str:
@@ -245,7 +248,7 @@ class Client:
                 await self._take(message)
         except ConnectionClosed:
             pass
-        except (PeerError, Refused) as error:
+        except (PeerError, Refused, ValueError) as error:
             reason = f"the server's message is wrong: {error}"
         self._lost(reason)
 
@@ -482,7 +485,7 @@ class Client:
 
     def _lost(self, reason: str) -> None:
         if not self.ended:
-            self.ended = True
+            self.ended, self._reason = True, reason
             for peer in (self._up, self._down):
                 if peer is not None:
                     peer.connection.close()
