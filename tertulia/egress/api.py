@@ -43,7 +43,7 @@ class EgressConfig:
     """0: one, and two for pictures that one thread cannot encode in time."""
     nice: int = 10
 
-    latency_ms: int = 1000
+    latency_ms: int = 800
     """How far behind the room the timeline runs: room for retransmissions and for speech that comes late."""
     track_wait_s: float = 30.0
     """How long a job waits for the track or person it shall record."""

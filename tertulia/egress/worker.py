@@ -100,6 +100,8 @@ class Worker:
     def _run(self) -> None:
         try:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+            if self._nice:
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # never wakes in front of forwarding
         except (OSError, AttributeError):
             log.info("egress thread keeps its priority: the system does not let it be lowered")
         try:
