@@ -70,6 +70,8 @@ class HouseConfig:
     node_id: NodeId
     region: str = ""
     auto_create: bool = True
+    takes_calls: bool = True
+    """False: an egress-only node."""
     presets: Mapping[str, room.RoomConfiguration] = field(default_factory=dict)
     room: RoomConfig = field(default_factory=RoomConfig)
 
@@ -233,6 +235,8 @@ class House:
     def _check_open(self, attempt: JoinAttempt) -> None:
         if self.draining:
             raise Refused(503, "this node is shutting down", retry_after_s=1)
+        if not self.config.takes_calls:
+            raise Refused(503, "this node takes no calls (node.roles)")
 
     def _check_may_create(self, attempt: JoinAttempt) -> None:
         grant = attempt.claims.video
@@ -300,6 +304,13 @@ class House:
     def tap(self, seat: Seat) -> TapRoom:
         """A view of the room for one egress job."""
         return seat.room.tap()
+
+    def set_recording(self, seat: Seat, active: bool) -> None:
+        """The room is recorded (or not any more): clients on every node show it."""
+        if self.cluster is None:
+            seat.driver.run(lambda now: seat.room.set_recording(now, active))
+        else:
+            self.cluster.rooms.set_recording(seat, active)
 
     def on_output(self, seat: Seat, output: RoomOutput) -> None:
         """Carry one output of a room to where it goes."""
@@ -406,6 +417,8 @@ class House:
     async def command(self, command: Command) -> Message:
         """RoomService here; other services where they are registered."""
         if command.service != "RoomService":
+            if self.cluster is not None and command.service == "Egress":
+                return await self.cluster.placement.serve(command.method, command.request)
             serve = self.services.get(command.service)
             if serve is None:
                 raise RequestError("unimplemented", f"{command.service} is not served by this node")

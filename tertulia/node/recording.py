@@ -179,4 +179,4 @@ class Recording:
             self._recorded.pop(info.egress_id, None)
         running = info.room_name in self._recorded.values()
         if running != before and (seat := self._house.seats.get(info.room_name)) is not None:
-            seat.driver.run(lambda now: seat.room.set_recording(now, running))
+            self._house.set_recording(seat, running)

@@ -33,6 +33,7 @@ def house(config: Config, node_id: NodeId) -> HouseConfig:
         node_id=node_id,
         region=config.region,
         auto_create=config.room.auto_create,
+        takes_calls="sfu" in config.node.roles,
         presets={name: _preset(shape) for name, shape in config.room.room_configurations.items()},
         room=rooms(config),
     )

@@ -1,6 +1,8 @@
 """Two and three nodes, one room: real server processes, a real redis-server, real clients on different nodes."""
 
 import asyncio
+import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -297,3 +299,174 @@ async def test_a_hundred_rooms_made_at_once_on_two_nodes(make_node: MakeNode) ->
         ]
     assert listed[0] == listed[1]
     assert len(listed[0]) == 100
+
+
+class Balancer:
+    """One address before several nodes: every connection goes to the first that answers."""
+
+    def __init__(self, *nodes: LiveServer) -> None:
+        self._nodes = nodes
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> "Balancer":
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for node in self._nodes:
+            try:
+                inward, outward = await asyncio.open_connection("127.0.0.1", node.port)
+            except OSError:
+                continue
+            for source, sink in ((reader, outward), (inward, writer)):
+                task = asyncio.create_task(self._pump(source, sink))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            return
+        writer.close()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_members_come_back_by_themselves(make_node: MakeNode, make_sdk: MakeSdk, how: signal.Signals) -> None:
+    """Their node dies, or is told to stop: the clients reconnect through the balancer, nothing else is done."""
+    a, b = await make_node(), await make_node()
+    async with Balancer(b, a) as front:
+        ann, bob, ben = [await make_sdk() for _ in range(3)]
+        await ann.do("connect", url=a.url, token=token("demo", "ann"))
+        await ann.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+        for client, name in ((bob, "bob"), (ben, "ben")):
+            await client.do("connect", url=front.url, token=token("demo", name))
+            await client.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+        await ann.until(lambda s: all(gets(name)(s) for name in ("bob", "ben")), 20)
+        old = {name: sid for name, sid in (await roster(a)).items() if name != "ann"}
+        await b.stop(how)
+        for client in (ann, bob, ben):
+            await client.do("reset")
+        await ann.until(lambda s: all(gets(name)(s) for name in ("bob", "ben")), 15)
+        for client, other in ((bob, "ben"), (ben, "bob")):
+            await client.until(lambda s, other=other: gets(other)(s) and gets("ann")(s), 15)
+        new = await roster(a)
+        assert sorted(new) == ["ann", "ben", "bob"]
+        assert set(old.values()).isdisjoint(new.values())
+
+
+async def roster(server: LiveServer) -> dict[str, str]:
+    async with room_api(server) as lk:
+        listed = await lk.room.list_participants(api.ListParticipantsRequest(room="demo"))
+        return {participant.identity: participant.sid for participant in listed.participants}
+
+
+async def test_a_frozen_node_wakes_up(make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """Stopped for longer than its lease: gone for the others, and its people are there again once, not twice."""
+    a, b = await make_node(), await make_node()
+    ann, bob = await make_sdk(), await make_sdk()
+    await ann.do("connect", url=a.url, token=token("demo", "ann"))
+    await bob.do("connect", url=b.url, token=token("demo", "bob"))
+    await bob.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+    await ann.until(gets("bob"), 20)
+    os.kill(b.pid, signal.SIGSTOP)
+    await ann.until(lambda s: s["remote"] == [], 15)
+    os.kill(b.pid, signal.SIGCONT)
+    await ann.do("reset")
+    await ann.until(gets("bob"), 30)
+    assert sorted(await roster(a)) == sorted(await roster(b)) == ["ann", "bob"]
+    assert await roster(a) == await roster(b)
+
+
+async def test_the_last_claim_of_an_identity_wins_and_limits_are_exact(make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    a, b = await make_node(), await make_node()
+    async with room_api(a) as lk:
+        await lk.room.create_room(api.CreateRoomRequest(name="demo", max_participants=2))
+    one, two, three = [await make_sdk() for _ in range(3)]
+    await one.do("connect", url=a.url, token=token("demo", "ann"))
+    await two.do("connect", url=b.url, token=token("demo", "ann"))
+    await one.until(lambda s: not s["connected"], 10)
+    assert len(await roster(a)) == 1
+    assert await roster(a) == await roster(b)
+    await three.do("connect", url=a.url, token=token("demo", "bob"))
+    late = await make_sdk()
+    for node in (a, b):
+        with pytest.raises(RuntimeError, match=r"max participants|403"):
+            await late.do("connect", url=node.url, token=token("demo", "cyd"))
+    await three.do("leave")
+    await soon(lambda: only(b, "ann"))
+    await late.do("connect", url=b.url, token=token("demo", "cyd"))
+    assert sorted(await roster(a)) == ["ann", "cyd"]
+
+
+async def only(server: LiveServer, *names: str) -> bool:
+    return sorted(await roster(server)) == sorted(names)
+
+
+async def test_every_call_is_answered_alike_on_each_node(make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """One person on A; B holds the room, too; C does not."""
+    a, b, c = [await make_node() for _ in range(3)]
+    ann, bob = await make_sdk(), await make_sdk()
+    await ann.do("connect", url=a.url, token=token("demo", "ann"))
+    await ann.do("publish_audio")
+    await bob.do("connect", url=b.url, token=token("demo", "bob"))
+    await bob.until(gets("ann", "audio"), 20)
+    for number, node in enumerate((a, b, c)):
+        async with room_api(node) as lk:
+            rooms = (await lk.room.list_rooms(api.ListRoomsRequest())).rooms
+            assert [(room.name, room.num_participants, room.num_publishers) for room in rooms] == [("demo", 2, 1)]
+            assert len((await lk.room.list_rooms(api.ListRoomsRequest(names=["other"]))).rooms) == 0
+            who = await lk.room.get_participant(api.RoomParticipantIdentity(room="demo", identity="ann"))
+            sid = who.tracks[0].sid
+            assert who.identity == "ann"
+            again = await lk.room.create_room(api.CreateRoomRequest(name="demo"))
+            assert again.sid == rooms[0].sid
+            changed = await lk.room.update_participant(
+                api.UpdateParticipantRequest(room="demo", identity="ann", metadata=f"m{number}")
+            )
+            assert changed.metadata == f"m{number}"
+            await lk.room.update_room_metadata(api.UpdateRoomMetadataRequest(room="demo", metadata=f"r{number}"))
+            await lk.room.mute_published_track(
+                api.MuteRoomTrackRequest(room="demo", identity="ann", track_sid=sid, muted=True)
+            )
+            await ann.do("mute", kind="audio", muted=False)
+            await lk.room.update_subscriptions(
+                api.UpdateSubscriptionsRequest(room="demo", identity="bob", track_sids=[sid], subscribe=True)
+            )
+            await lk.room.send_data(
+                api.SendDataRequest(room="demo", data=b"x" * (number + 1), kind=0, destination_identities=["bob"])
+            )
+            with pytest.raises(api.TwirpError) as missing:
+                await lk.room.get_participant(api.RoomParticipantIdentity(room="demo", identity="nobody"))
+            assert missing.value.code == "not_found"
+            with pytest.raises(api.TwirpError) as nowhere:
+                await lk.room.list_participants(api.ListParticipantsRequest(room="nowhere"))
+            assert nowhere.value.code == "not_found"
+    state = await bob.until(lambda s: len(s["data"]) == 3, 10)
+    assert sorted(d["size"] for d in state["data"]) == [1, 2, 3]
+    for node in (a, b, c):
+        async with room_api(node) as lk:
+            assert (await lk.room.list_rooms(api.ListRoomsRequest())).rooms[0].metadata == "r2"
+    async with room_api(c) as lk:
+        await lk.room.remove_participant(api.RoomParticipantIdentity(room="demo", identity="ann"))
+        await soon(lambda: only(b, "bob"))
+        await lk.room.delete_room(api.DeleteRoomRequest(room="demo"))
+    await bob.until(lambda s: not s["connected"], 10)
+    for node in (a, b, c):
+        async with room_api(node) as lk:
+            assert (await lk.room.list_rooms(api.ListRoomsRequest())).rooms == []

@@ -61,7 +61,8 @@ class Calls:
         if method == "DeleteRoom":
             await self._cluster.rooms.delete(seat)
         elif method not in ANYWHERE:
-            node = seat.room.holds(getattr(request, "identity", ""))
+            identity = getattr(request, "identity", "") or getattr(request, "destination_identity", "")
+            node = seat.room.holds(identity)
             if node is not None and node != self._cluster.id:
                 return await self.ask(node, "RoomService", method, request, hops + 1)
         return self._house.run_command(seat, method, request)
@@ -99,8 +100,17 @@ class Calls:
         record = await self._cluster.store.room(request.name)
         if record is not None and (node := self._holder(record)) is not None:
             return await self.ask(node, "RoomService", "CreateRoom", request, hops + 1)
-        seat = await self._house.room_for(request)
+        if not self._house.config.takes_calls:
+            return await self._create_on_another(request, hops)
+        seat = await self._house.room_for(request, strict=True)
         return seat.room.info()
+
+    async def _create_on_another(self, request: room.CreateRoomRequest, hops: int) -> Message:
+        """This node is for egress only."""
+        others = sorted(self._cluster.others, key=lambda node: node.cpu_load)
+        if not others:
+            raise RequestError("unavailable", "no node of this cluster takes calls just now")
+        return await self.ask(NodeId(others[0].id), "RoomService", "CreateRoom", request, hops + 1)
 
     async def _list_rooms(self, request: room.ListRoomsRequest, hops: int) -> room.ListRoomsResponse:
         """Rooms held here are told from here; the others by one of their nodes, or as their record says."""
@@ -180,8 +190,8 @@ class Calls:
             request = _message(word.request_type, word.request)
             if word.service == "RoomService":
                 response = await self.room_service(word.method, request, word.hops)
-            elif (serve := self._house.services.get(word.service)) is not None:
-                response = await serve(word.method, request)
+            elif word.service == "Egress":
+                response = await self._cluster.placement.serve_here(word.method, request)
             else:
                 raise RequestError("unimplemented", f"{word.service} is not served by that node")
             answer = bus.Answer(

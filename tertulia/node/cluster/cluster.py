@@ -19,6 +19,7 @@ from tertulia.node.cluster.api import Bus, NodeRecord, Store, Unavailable
 from tertulia.node.cluster.calls import Calls
 from tertulia.node.cluster.directory import Directory
 from tertulia.node.cluster.links import Links, RelaySocket
+from tertulia.node.cluster.placement import Placement
 from tertulia.node.cluster.rooms import SharedRooms
 from tertulia.node.cluster.seal import Seal
 from tertulia.protocol import bus
@@ -68,6 +69,7 @@ class Cluster:
         self.links = Links(house.plane, self.seal, relay, self.say)
         self.rooms = SharedRooms(self)
         self.calls = Calls(self)
+        self.placement = Placement(self)
         self._epoch = time.time_ns()
         self._loops: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()

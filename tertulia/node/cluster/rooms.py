@@ -65,6 +65,14 @@ class SharedRooms:
             if not lock.locked():
                 self._opening.pop(request.name, None)
 
+    async def open_existing(self, name: str) -> "Seat":
+        """A room of other nodes, for who reads it here; RequestError when it just ended."""
+        seat, is_new = await self.open(room.CreateRoomRequest(name=name))
+        if is_new:
+            seat.driver.run(seat.room.shut_down)
+            raise RequestError("not_found", "requested room does not exist")
+        return seat
+
     async def _open(self, request: room.CreateRoomRequest) -> "tuple[Seat, bool]":
         record, mine = await self._enlist(request)
         creation = room.CreateRoomRequest.FromString(record.creation)
@@ -192,6 +200,13 @@ class SharedRooms:
                     self._cluster.say(node, word)
                 return seat.room.info()
         raise Unavailable("the room's record")
+
+    def set_recording(self, seat: "Seat", active: bool) -> None:
+        async def work() -> None:
+            with contextlib.suppress(RequestError):  # the room has ended meanwhile
+                await self.change(seat, active_recording=active)
+
+        self._cluster.spawn(work())
 
     def record_changed(self, node: NodeId, word: bus.RecordChanged) -> None:
         seat = self._house.seats.get(word.room)
