@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu.bwe.allocator import Demand, Division, divide
-from tertulia.sfu.bwe.delay import Usage
 from tertulia.sfu.bwe.estimate import Estimate, Phase
 from tertulia.sfu.bwe.prober import Outcome, Prober
 from tertulia.sfu.plane.api import Feedback
@@ -21,7 +20,7 @@ SILENT_NS = 3 * SECOND
 CONTENT_NS = 3 * SECOND
 """While starting: everything wanted was given, and went well for so long."""
 FULL_NS = SECOND
-"""A queue that outlives a probe by this was not the probe's."""
+"""A queue that outlives a failed probe by this was not the probe's."""
 
 
 class Snapshot(NamedTuple):
@@ -143,10 +142,10 @@ class Channel:
         """While a probe runs, what the path suffers is the probe's doing and no reason for a cut."""
         prober, estimate = self.prober, self.estimate
         if not prober.is_running:
-            excused = now - self._probe_ended_at < FULL_NS and estimate.delay.usage is Usage.OVER
-            if excused:
-                estimate.observe(report)
-            return excused
+            if now - self._probe_ended_at >= FULL_NS:
+                return False
+            estimate.observe(report)
+            return True
         estimate.observe(report)
         outcome = prober.judge(now, estimate.delay.recent_ns, estimate.arrivals.loss(), estimate.round_trip_ns)
         if outcome is not None:

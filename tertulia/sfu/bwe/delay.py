@@ -23,7 +23,7 @@ OUTLIER_MS = 15.0
 OVERUSE_NS = 10 * MILLISECOND
 STANDING_NS = 300 * MILLISECOND
 """What is still queued after this long is no burst."""
-RECENT_NS = 120 * MILLISECOND
+RECENT_NS = 80 * MILLISECOND
 BASE_NS = 20 * SECOND
 """The emptiest moment of this long counts as no queue."""
 GROWING_QUEUE_NS = 25 * MILLISECOND

@@ -24,7 +24,7 @@ STEP_NS = 500 * MILLISECOND
 CALM_NS = SECOND
 """After a cut nothing counts as proven for so long: what arrives now may have waited in the queue."""
 REMB_MARGIN = 0.95
-EXCUSED_NS = 150 * MILLISECOND
+EXCUSED_NS = 300 * MILLISECOND
 """How long a cut takes to be felt, besides a round trip."""
 
 

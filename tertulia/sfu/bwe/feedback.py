@@ -22,9 +22,7 @@ class Arrivals:
         """(when, bytes, packets, lost), oldest first."""
 
     def add(self, report: Feedback) -> None:
-        self._reports.append(
-            (report.now, report.acknowledged_bytes, report.acknowledged_packets, max(report.lost_packets, 0))
-        )
+        self._reports.append((report.now, report.acknowledged_bytes, report.acknowledged_packets, report.lost_packets))
         while self._reports[0][0] < report.now - LOSS_WINDOW_NS:
             self._reports.popleft()
 
@@ -41,7 +39,7 @@ class Arrivals:
 
     def loss(self) -> float:
         """Share of packets that did not arrive, 0..1."""
-        lost = sum(entry[3] for entry in self._reports)
+        lost = max(sum(entry[3] for entry in self._reports), 0)
         total = lost + sum(entry[2] for entry in self._reports)
         return lost / total if total >= FEWEST_PACKETS else 0.0
 

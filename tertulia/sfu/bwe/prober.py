@@ -6,19 +6,20 @@ no acknowledgement, since it is the delay and loss of the media beside them that
 3 s, half as long again after each failure; the longest wait is shorter, because such a probe costs no picture.
 """
 
+import math
 from enum import Enum
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 
 FIRST_WAIT_NS = 3 * SECOND
-LONGEST_WAIT_NS = 12 * SECOND
+LONGEST_WAIT_NS = 10 * SECOND
 BACKOFF = 1.5
-QUICK_WAIT_NS = 500 * MILLISECOND
-"""After a probe that went well and whose gain held."""
+QUICK_WAIT_NS = SECOND
+"""After a probe that went well: what was gained must be in use before the next step is tried."""
 LEAST_BPS = 200_000
 MOST_BPS = 5_000_000
-STAGE_NS = 200 * MILLISECOND
-STAGE_FACTOR = 2
+STAGE_NS = 250 * MILLISECOND
+STAGE_FACTOR = 1.5
 FEEL_NS = 200 * MILLISECOND
 """From the last byte until feedback tells of it, besides a round trip."""
 TRIAL_NS = 8 * SECOND
@@ -58,9 +59,7 @@ class Prober:
 
     def start(self, now: Nanos, extra_bps: int, loss: float) -> None:
         self.goal_bps = min(max(extra_bps, LEAST_BPS), MOST_BPS)
-        stages = 1
-        while LEAST_BPS * STAGE_FACTOR ** (stages - 1) < self.goal_bps:
-            stages += 1
+        stages = 1 + math.ceil(math.log(self.goal_bps / LEAST_BPS, STAGE_FACTOR))
         self._started_at = self._taken_at = now
         self._sending_until = now + (stages + 1) * STAGE_NS  # the last stage is held twice as long
         self._owed_bits = 0
@@ -72,7 +71,7 @@ class Prober:
             return None
         until = min(now, self._sending_until)
         stage = (self._taken_at - self._started_at) // STAGE_NS
-        rate = min(LEAST_BPS * STAGE_FACTOR**stage, self.goal_bps)
+        rate = min(int(LEAST_BPS * STAGE_FACTOR**stage), self.goal_bps)
         self._owed_bits += rate * (until - self._taken_at) // SECOND
         self._taken_at = until
         due, self._owed_bits = divmod(self._owed_bits, 8)
@@ -95,7 +94,7 @@ class Prober:
     def put_on_trial(self, now: Nanos) -> None:
         """More is sent from now on."""
         self._trial_until = now + TRIAL_NS
-        self._next_at = now + self.wait_ns
+        self._next_at = now + QUICK_WAIT_NS
 
     def failed(self, now: Nanos) -> None:
         """It was too much: wait longer."""
@@ -113,8 +112,7 @@ class Prober:
             self._next_at = now + self.wait_ns
 
     def review(self, now: Nanos) -> None:
-        """What was gained held: the next step may come soon."""
+        """What was gained held: the waiting begins anew."""
         if self._trial_until and now >= self._trial_until:
             self._trial_until = 0
             self.wait_ns = FIRST_WAIT_NS
-            self._next_at = min(self._next_at, now + QUICK_WAIT_NS)
