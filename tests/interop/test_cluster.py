@@ -16,6 +16,8 @@ from livekit import api
 from tests.interop.conftest import Tab
 from tests.interop.live import KEY, SECRET, LiveServer, free_port, token
 from tests.interop.sdk import SdkClient
+from tests.interop.studio import ACTIVE, BLUE, COMPLETE, RED, SMALL, between_flashes, egress_config
+from tests.unit.egress.bench import near, play
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
@@ -470,3 +472,52 @@ async def test_every_call_is_answered_alike_on_each_node(make_node: MakeNode, ma
     for node in (a, b, c):
         async with room_api(node) as lk:
             assert (await lk.room.list_rooms(api.ListRoomsRequest())).rooms == []
+
+
+async def test_a_recording_runs_at_the_idle_node(make_node: MakeNode, make_sdk: MakeSdk, tmp_path: Path) -> None:
+    """Started at A, run by the egress-only node C: people of A and B are in the picture and in the sound."""
+    outputs = egress_config(tmp_path / "out")
+    a, b = await make_node("node:\n  roles: [sfu]\n"), await make_node(outputs)
+    c = await make_node(outputs + "node:\n  roles: [egress]\n")
+    ada, bob, watcher = [await make_sdk() for _ in range(3)]
+    await ada.do("connect", url=a.url, token=token("studio", "ada"), auto_subscribe=False)
+    await ada.do("perform", colour=RED, tone_hz=300)
+    await bob.do("connect", url=b.url, token=token("studio", "bob"), auto_subscribe=False)
+    await bob.do("perform", colour=BLUE, tone_hz=500)
+    with pytest.raises(RuntimeError, match=r"takes no calls|503"):
+        await watcher.do("connect", url=c.url, token=token("studio", "eve"))
+    async with room_api(a) as lk:
+        begun = await lk.egress.start_room_composite_egress(
+            api.RoomCompositeEgressRequest(
+                room_name="studio",
+                layout="grid",
+                advanced=SMALL,
+                file_outputs=[api.EncodedFileOutput(filepath="both.mp4")],
+            )
+        )
+        assert begun.egress_id.startswith("EG_")
+
+        async def status(wanted: int) -> bool:
+            listed = await lk.egress.list_egress(api.ListEgressRequest(egress_id=begun.egress_id))
+            assert len(listed.items) == 1
+            return listed.items[0].status >= wanted
+
+        await soon(lambda: status(ACTIVE), 30)
+
+        async def is_shown() -> bool:
+            async with room_api(b) as other:
+                return (await other.room.list_rooms(api.ListRoomsRequest())).rooms[0].active_recording
+
+        await soon(is_shown)
+        await asyncio.sleep(6)
+        await lk.egress.stop_egress(api.StopEgressRequest(egress_id=begun.egress_id))
+        await soon(lambda: status(COMPLETE), 30)
+        info = (await lk.egress.list_egress(api.ListEgressRequest(egress_id=begun.egress_id))).items[0]
+    assert info.status == COMPLETE, info.error
+    assert begun.egress_id in c.log()
+    assert begun.egress_id not in a.log() + b.log()
+    footage = play(Path(info.file_results[0].location))
+    at = between_flashes(footage, 80, 90, 2)
+    assert near(footage.colour_at(at, 80, 90), RED)
+    assert near(footage.colour_at(at, 240, 90), BLUE)
+    assert {300, 500} <= {round(hz, -2) for hz in footage.pitch(at, at + 0.4)}
