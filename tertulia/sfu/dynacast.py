@@ -84,11 +84,9 @@ def _lower(state: RoomState, track: PublishedTrack) -> None:
 
 
 def _tell(state: RoomState, track: PublishedTrack, need: Need) -> None:
-    before, track.dynacast.told = track.dynacast.told, dict(need)
+    track.dynacast.told = dict(need)
     for receiver in track.receivers:
-        mime = receiver.mime_type.lower()
-        for layer in range(before.get(mime, NOTHING) + 1, need.get(mime, NOTHING) + 1):
-            receiver.tracker.expect(layer)
+        receiver.tracker.expect(range(need.get(receiver.mime_type.lower(), NOTHING) + 1))
     publisher = state.members[track.publisher_sid].local
     if publisher is not None:
         state.send(publisher, rtc.SignalResponse(subscribed_quality_update=quality_update(track, need)))

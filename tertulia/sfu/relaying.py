@@ -213,8 +213,7 @@ class MediaRelay:
         fetched = self._fetched.get(want.track_sid)
         receiver = fetched.track.receiver_for(want.mime_type) if fetched is not None else None
         if receiver is not None:
-            for layer in want.layers:
-                receiver.tracker.expect(layer)
+            receiver.tracker.expect(want.layers)
 
     def _wants(self, node: NodeId) -> Iterator[bus.Want]:
         for fetched in self._fetched.values():

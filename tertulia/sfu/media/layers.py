@@ -5,11 +5,17 @@ cycles (LiveKit's stream tracker: 0.5 s cycles, back after 4/20/20 of them). Liv
 in a cycle; calm pictures at 8 frames per second have fewer, so 2 are enough here.
 """
 
+from collections.abc import Iterable
+
 from tertulia.protocol.machine import MILLISECOND
 
 CYCLE_NS = 500 * MILLISECOND
 ENOUGH_PACKETS = (1, 2, 2)
 GOOD_CYCLES = (4, 20, 20)
+GRACE_CYCLES = 6
+"""So long an encoder may take to send what was asked for again."""
+ALL_LAYERS = frozenset(range(4))
+"""At first the publisher sends whatever it has."""
 SCREEN_CYCLES = 4
 """A screen may stand still: one packet in this many cycles is enough."""
 
@@ -24,6 +30,9 @@ class LayerTracker:
         self._good: dict[int, int] = {}
         self._idle: dict[int, int] = {}
         self._distrusted: set[int] = set()
+        self._expected = ALL_LAYERS
+        self._grace: dict[int, int] = {}
+        """Cycles in which a layer may still be silent."""
 
     def appear(self, layer: int) -> bool:
         """First packets or a key frame of a layer. True when that makes it live."""
@@ -33,9 +42,14 @@ class LayerTracker:
         self._idle[layer] = 0
         return True
 
-    def expect(self, layer: int) -> None:
-        """The publisher was asked to send this layer (again): its past silence is no reason for distrust."""
-        self._distrusted.discard(layer)
+    def expect(self, layers: Iterable[int]) -> None:
+        """The publisher was asked for just these layers. Silence that was asked for, or that lasts until the encoder
+        follows, is no reason for distrust."""
+        asked = frozenset(layers)
+        for layer in asked - self._expected:
+            self._distrusted.discard(layer)
+            self._grace[layer] = GRACE_CYCLES
+        self._expected = asked
 
     def disappear(self, layer: int) -> None:
         """The up stream of the layer is gone."""
@@ -61,6 +75,8 @@ class LayerTracker:
         self._distrusted.clear()
 
     def _judge(self, layer: int, packets: int) -> None:
+        if grace := self._grace.get(layer, 0):
+            self._grace[layer] = grace - 1
         index = min(layer, len(ENOUGH_PACKETS) - 1)
         enough = 1 if self._screen else ENOUGH_PACKETS[index]
         patience = SCREEN_CYCLES if self._screen else 1
@@ -75,4 +91,5 @@ class LayerTracker:
             self._idle[layer] = self._idle.get(layer, 0) + 1
             if layer in self.live and self._idle[layer] >= patience:
                 self.live.discard(layer)
-                self._distrusted.add(layer)
+                if layer in self._expected and not grace:
+                    self._distrusted.add(layer)

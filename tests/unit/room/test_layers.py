@@ -80,13 +80,35 @@ def test_a_layer_dies_after_a_silent_cycle_and_is_trusted_again_slowly() -> None
     assert tracker.live == {0, 2}
 
 
-def test_a_layer_that_was_asked_for_again_is_trusted_at_once() -> None:
+def test_a_layer_that_was_not_asked_for_is_trusted_at_once_when_it_is() -> None:
     tracker = LayerTracker(screen=False)
     tracker.appear(2)
     tracker.measure({2: 0})
+    tracker.expect({0})
     assert tracker.measure({2: 0})
-    tracker.expect(2)
+    tracker.expect({0, 1, 2})
     assert tracker.appear(2)
+
+
+def test_an_encoder_may_take_its_time_to_send_what_was_asked_for_again() -> None:
+    tracker = LayerTracker(screen=False)
+    tracker.appear(2)
+    tracker.measure({2: 0})
+    tracker.expect({0})
+    tracker.expect({0, 1, 2})  # before the silence was noticed
+    assert tracker.measure({2: 0})
+    assert tracker.appear(2)
+
+
+def test_a_layer_that_fails_after_its_grace_is_not_trusted() -> None:
+    tracker = LayerTracker(screen=False)
+    tracker.expect({0})
+    tracker.expect({0, 1, 2})
+    tracker.appear(2)
+    for cycle in range(8):
+        tracker.measure({2: 10 * cycle})
+    assert tracker.measure({2: 70})
+    assert not tracker.appear(2)
 
 
 def test_screens_may_stand_still() -> None:
