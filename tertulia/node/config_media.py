@@ -27,7 +27,6 @@ _LITE = NoEffect("the server is always ICE-lite")
 _ONE_PORT = NoEffect("one port carries all media: rtc.udp_port, else the first of the range")
 _EXTERNAL = NoEffect("set rtc.node_ip where the machine does not have its public address itself")
 _LATER = NoEffect("this version does not do it")
-_ESTIMATE = NoEffect("this version does not measure subscribers' connections")
 _ACCOUNTS = NoEffect("clients get the username and credential given here; none that expire are made")
 _TURN = NoEffect("there is no TURN server inside; point rtc.turn_servers at one")
 
@@ -67,8 +66,8 @@ class PliThrottle:
 
 @dataclass(frozen=True, slots=True)
 class CongestionControl:
-    enabled: Annotated[bool, _ESTIMATE] = True
-    allow_pause: Annotated[bool, _ESTIMATE] = False
+    enabled: bool = True
+    allow_pause: bool = False
     stream_allocator: Annotated[Opaque, GO] = field(default_factory=dict)
     remote_bwe: Annotated[Opaque, GO] = field(default_factory=dict)
     use_send_side_bwe_interceptor: Annotated[bool, MEDIA] = False

@@ -88,6 +88,8 @@ def rooms(config: Config) -> RoomConfig:
         audio_interval_ns=config.audio.update_interval * 1_000_000,
         audio_smooth_intervals=config.audio.smooth_intervals,
         dynacast_pause_ns=config.video.dynacast_pause_delay.ns,
+        congestion_control=config.rtc.congestion_control.enabled,
+        allow_pause=config.rtc.congestion_control.allow_pause,
     )
 
 
