@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from tertulia.egress.compose import Canvas, TilePainter
 from tertulia.egress.encode import AudioEncoder, VideoEncoder
 from tertulia.egress.engine import (
+    DROP_NS,
     SHED_NS,
     Batch,
     EngineSettings,
@@ -113,6 +114,9 @@ class Composite:
         for sid, packets in batch.packets:
             if (lane := self._lane(sid)) is not None:
                 lane.feed(packets, batch.now)
+        if behind_ns > DROP_NS:
+            for picture in self._pictures.values():
+                picture.drop()
         if self._epoch is None:
             self._try_start(batch.now)
         if self._epoch is not None:

@@ -14,7 +14,8 @@ from av.codec.context import Flags
 from tertulia.protocol.errors import PeerError
 
 _DECODERS = {"video/vp8": "vp8", "video/vp9": "vp9", "video/h264": "h264", "video/av1": "libdav1d"}
-SIDE_LIMIT = 8192
+PIXELS_LIMIT = 4096 * 4096
+"""A picture header may claim anything; libav refuses before it takes the memory."""
 SILENT_BYTES = 2
 """Opus packets no longer than this carry no sound (DTX, RFC 6716 3.1)."""
 
@@ -27,6 +28,7 @@ class PictureDecoder:
     def __init__(self, mime_type: str) -> None:
         self._context: Any = av.CodecContext.create(_DECODERS[mime_type.lower()], "r")
         self._context.thread_count = 1
+        self._context.options = {"max_pixels": str(PIXELS_LIMIT)}
         self._context.flags |= Flags.low_delay  # no reordering: WebRTC sends no B-frames
 
     def decode(self, data: bytes) -> av.VideoFrame | None:
@@ -35,12 +37,7 @@ class PictureDecoder:
             pictures: list[av.VideoFrame] = self._context.decode(av.Packet(data))
         except av.FFmpegError as error:
             raise PeerError(f"undecodable picture: {error.strerror}") from None
-        if not pictures:
-            return None
-        picture = pictures[-1]
-        if picture.width > SIDE_LIMIT or picture.height > SIDE_LIMIT:
-            raise PeerError("picture too large")
-        return picture
+        return pictures[-1] if pictures else None
 
 
 class VoiceDecoder:

@@ -14,6 +14,8 @@ from tertulia.protocol.tap import SenderClock, TapPacket, TrackAvailable
 
 SHED_NS = 400 * MILLISECOND
 """A worker this far behind leaves out pictures; sound is always made."""
+DROP_NS = 2000 * MILLISECOND
+"""One this far behind does not even decode them: it goes on with the next key frames."""
 
 
 @dataclass(frozen=True, slots=True)

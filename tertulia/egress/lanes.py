@@ -101,6 +101,11 @@ class PictureLane(Lane):
     def forget_picture(self) -> None:
         self.picture = None
 
+    def drop(self) -> None:
+        """Go on with the next key frame."""
+        if self.frames:
+            self._overflow()
+
     @property
     def waits_for_key_frame(self) -> bool:
         return self._broken or super().waits_for_key_frame

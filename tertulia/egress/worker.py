@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tertulia.egress.engine import Batch, Engine
+from tertulia.egress.engine import Batch, Engine, TrackClosed, TrackOpened
 from tertulia.protocol.machine import Nanos
 
 log = logging.getLogger(__name__)
 
 WAITING_PACKETS_LIMIT = 20_000
-"""Packets that may wait for the worker: about ten seconds of nine cameras. Beyond, video goes first."""
+"""Packets that may wait for the worker: about ten seconds of nine cameras. Beyond, pictures are left out, and at twice
+as many sound too."""
 WAITING_BATCHES_LIMIT = 3000
 """One minute at 20 ms: a worker this far behind has stopped working."""
 
@@ -44,6 +45,7 @@ class Worker:
         self._nice = nice
         self._waiting: deque[Batch] = deque()
         self._packets = 0
+        self._voices: set[str] = set()
         self._newest = Nanos(0)
         self._stop_at: Nanos | None = None
         self._ready = threading.Condition()
@@ -56,14 +58,14 @@ class Worker:
         self._thread.start()
 
     def put(self, batch: Batch) -> None:
-        """Hand over a batch; never waits. When too much waits its packets are left out, orders and time are not."""
+        """Hand over a batch; never waits. When too much waits packets are left out, orders and time are not."""
         count = sum(len(packets) for _, packets in batch.packets)
         with self._ready:
             if self._stop_at is not None:
                 return
+            self._note_voices(batch)
             if self._packets + count > WAITING_PACKETS_LIMIT:
-                self.packets_refused += count
-                batch.packets, count = [], 0
+                count -= self._refuse(batch, all_of_it=self._packets + count > 2 * WAITING_PACKETS_LIMIT)
             if len(self._waiting) >= WAITING_BATCHES_LIMIT:
                 self._merge_oldest()
             self._waiting.append(batch)
@@ -87,6 +89,21 @@ class Worker:
         """Wait until nothing waits any more: for drivers in virtual time, never on the loop."""
         with self._ready:
             return self._ready.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
+
+    def _note_voices(self, batch: Batch) -> None:
+        for order in batch.orders:
+            if isinstance(order, TrackOpened) and order.track.mime_type.lower().startswith("audio/"):
+                self._voices.add(order.track.track.sid)
+            elif isinstance(order, TrackClosed):
+                self._voices.discard(order.track_sid)
+
+    def _refuse(self, batch: Batch, *, all_of_it: bool) -> int:
+        """Leave out the batch's pictures, or everything; returns how many packets that is."""
+        kept = [] if all_of_it else [(sid, packets) for sid, packets in batch.packets if sid in self._voices]
+        refused = sum(len(packets) for _, packets in batch.packets) - sum(len(packets) for _, packets in kept)
+        batch.packets = kept
+        self.packets_refused += refused
+        return refused
 
     def _merge_oldest(self) -> None:
         first, second = self._waiting.popleft(), self._waiting.popleft()

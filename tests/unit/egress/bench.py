@@ -1,6 +1,7 @@
 """A service and a studio driven together in virtual time, and what a recording is judged by."""
 
 import asyncio
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,14 @@ def file_size(location: str) -> int:
 
 def names(root: Path, pattern: str) -> list[str]:
     return sorted(path.name for path in root.glob(f"**/{pattern}"))
+
+
+async def left_on_disk(path: Path, least: float) -> Played:
+    """What could be played if nothing were ever written again; the output's own thread may need a moment."""
+    copy = path.with_suffix(".copy" + path.suffix)
+    async with asyncio.timeout(10):
+        while True:
+            await asyncio.to_thread(shutil.copy, path, copy)
+            played = await asyncio.to_thread(play, copy)
+            if played.duration >= least:
+                return played

@@ -223,6 +223,8 @@ class Track:
     key_requests: int = 0
     first_timestamp: int = 0xFFFF_0000
     encryption: int = 0
+    damage: float = 0.0
+    """Share of packets with a few wrong bytes."""
 
     @property
     def clock_hz(self) -> int:
@@ -416,6 +418,8 @@ class View:
                     continue
                 arrival = Nanos(captured + track.delay_ns)
                 marker = number == len(parts) - 1
+                if track.damage and self._studio.rng.random() < track.damage:
+                    payload = self._damaged(payload)
                 out.append(TapPacket(arrival, sequence, timestamp, marker, key, of.height, payload))
         lost, of.lost = of.lost, 0
         return out, lost
@@ -439,6 +443,12 @@ class View:
         self.taps.clear()
         self.left = True
         self._studio.views.remove(self)
+
+    def _damaged(self, payload: bytes) -> bytes:
+        wrong = bytearray(payload)
+        for _ in range(3):
+            wrong[self._studio.rng.randrange(len(wrong))] ^= self._studio.rng.randrange(1, 256)
+        return bytes(wrong)
 
     @staticmethod
     def _timestamp(track: Track, frame: int) -> int:

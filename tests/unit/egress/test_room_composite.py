@@ -6,7 +6,7 @@ import pytest
 from livekit.protocol import egress, models
 
 from tertulia.protocol.machine import MILLISECOND
-from tests.unit.egress.bench import Bench, file_size, near, play
+from tests.unit.egress.bench import Bench, file_size, left_on_disk, near, play
 from tests.unit.egress.studio import BLUE, GREEN, GREY, RED, YELLOW, camera, microphone
 
 
@@ -261,6 +261,35 @@ async def test_a_camera_that_stops_without_a_word_is_shown_as_off(tmp_path: Path
     assert near(played.colour_at(8.5, 20, 20), (36, 130, 127))
     assert near(played.colour_at(8.5, 960, 300), GREEN)
     assert near(played.colour_at(10.5, 300, 300), RED)
+
+
+async def test_what_is_on_the_disk_if_the_process_is_killed_now(tmp_path: Path) -> None:
+    """Never more than two seconds are lost."""
+    bench = Bench(tmp_path)
+    bench.studio.join("anna", camera("TR_v", RED, size=(320, 180), heights=(180,)), microphone("TR_a", 440))
+    info = await bench.service.start_room_composite(composite(advanced=egress.EncodingOptions(width=320, height=180)))
+    await bench.run(6.9)
+    copy = await left_on_disk(tmp_path / "studio/call.mp4", 4.9)
+    assert copy.duration >= 4.9
+    assert near(copy.colour_at(4.5, 160, 60), RED)
+    await bench.stop(info.egress_id)
+
+
+@pytest.mark.parametrize("mime", ["video/VP8", "video/VP9", "video/H264", "video/AV1"])
+async def test_broken_pictures_of_one_are_not_the_others_fault(tmp_path: Path, mime: str) -> None:
+    """Damaged bytes in good packets: the picture freezes or goes, the rest of the recording does not notice."""
+    bench = Bench(tmp_path)
+    broken = camera("TR_x", BLUE, mime=mime, size=(320, 180), heights=(180,))
+    broken.damage = 0.2
+    bench.studio.join("mal", broken)
+    bench.studio.join("anna", camera("TR_v", RED, size=(320, 180), heights=(180,)), microphone("TR_a", 440))
+    info = await bench.service.start_room_composite(composite(advanced=egress.EncodingOptions(width=320, height=180)))
+    await bench.run(4)
+    ended = await bench.stop(info.egress_id)
+    assert (ended.status, ended.error) == (egress.EGRESS_COMPLETE, "")
+    played = play(tmp_path / "studio/call.mp4")
+    assert near(played.colour_at(3.5, 240, 60), RED)
+    assert played.pitch(2.2, 2.8) == [440]
 
 
 async def test_a_track_that_must_be_fetched_first_is_tried_again(tmp_path: Path) -> None:

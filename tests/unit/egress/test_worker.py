@@ -10,7 +10,7 @@ from livekit.protocol import egress
 
 from tertulia.egress import worker as worker_module
 from tertulia.egress.composite import Composite
-from tertulia.egress.engine import SHED_NS, Batch, EngineSettings, Tally
+from tertulia.egress.engine import DROP_NS, SHED_NS, Batch, EngineSettings, Tally, TrackOpened
 from tertulia.egress.feed import Feed
 from tertulia.egress.outputs.files import FileOutput
 from tertulia.egress.outputs.upload import Depot
@@ -18,8 +18,8 @@ from tertulia.egress.plan import make_plan
 from tertulia.egress.stage import Stage
 from tertulia.egress.worker import Report, Worker
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
-from tertulia.protocol.tap import TapPacket
-from tests.unit.egress.bench import play
+from tertulia.protocol.tap import TapPacket, TrackAvailable
+from tests.unit.egress.bench import near, play
 from tests.unit.egress.studio import RED, Studio, camera, microphone
 
 
@@ -83,6 +83,28 @@ def test_batches_in_order_reports_and_the_end() -> None:
     ]
 
 
+def test_pictures_go_before_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "WAITING_PACKETS_LIMIT", 100)
+    engine, done = Held(), threading.Event()
+    worker = Worker(lambda: engine, lambda told: told.finished and done.set(), name="test", nice=0)  # type: ignore[func-returns-value]
+    studio = Studio()
+    studio.join("anna", microphone("TR_2", 440))
+    voice = studio.view().events()[0]
+    assert isinstance(voice, TrackAvailable)
+    worker.put(Batch(Nanos(0), orders=[TrackOpened(voice)]))
+    for at in range(1, 30):
+        packet = TapPacket(Nanos(at), 0, 0, True, True, 0, b"x")
+        worker.put(Batch(Nanos(at), packets=[("TR_1", [packet] * 9), ("TR_2", [packet])]))
+    worker.start()
+    engine.go.set()
+    worker.stop(Nanos(60))
+    assert done.wait(30)
+    heard = sum(len(packets) for b in engine.fed for sid, packets in b.packets if sid == "TR_2")
+    seen = sum(len(packets) for b in engine.fed for sid, packets in b.packets if sid == "TR_1")
+    assert heard == 29
+    assert seen <= 100
+
+
 def test_what_waits_is_bounded_and_orders_survive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "WAITING_PACKETS_LIMIT", 100)
     monkeypatch.setattr(worker_module, "WAITING_BATCHES_LIMIT", 10)
@@ -96,7 +118,7 @@ def test_what_waits_is_bounded_and_orders_survive(monkeypatch: pytest.MonkeyPatc
     assert done.wait(30)
     fed = sum(len(packets) for b in engine.fed for _, packets in b.packets)
     assert len(engine.fed) <= 12
-    assert fed <= 110
+    assert fed <= 220
     assert fed + worker.packets_refused == 450
     assert engine.fed[-1].now == 49
 
@@ -132,14 +154,18 @@ async def test_a_worker_that_is_behind_leaves_out_pictures_and_keeps_the_sound(t
     behind = 0
     feed = Feed(studio.view(), Stage(plan.source, (320, 180), audio=True), lambda b: engine.feed(b, behind))
     for step in range(6 * 50):
-        behind = SHED_NS + 1 if 150 <= step < 250 else 0
+        behind = 0
+        if 150 <= step < 250:
+            behind = SHED_NS + 1 if step < 240 else DROP_NS + 1
         studio.clock.now = Nanos(studio.clock.now + 20 * MILLISECOND)
         feed.tick(studio.clock.now)
     engine.finish(studio.clock.now)
     await output.close()
     assert 50 <= engine.tally.pictures_shed <= 61
     assert engine.tally.notes() == [f"{engine.tally.pictures_shed} pictures left out: not enough CPU"]
+    assert engine.tally.frames_overflowed > 0
     played = play(tmp_path / "x.mp4")
+    assert near(played.colour_at(5.8, 160, 60), RED)
     assert played.duration == pytest.approx(6, abs=0.2)
     beeps = played.beeps()
     assert len(beeps) in (5, 6)
