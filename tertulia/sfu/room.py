@@ -54,7 +54,7 @@ from tertulia.sfu.plane.api import Feedback, KeyFrame, Plane, Report, Rtcp, Swit
 from tertulia.sfu.relay import Links
 from tertulia.sfu.relaying import MediaRelay
 from tertulia.sfu.rounds import Rounds
-from tertulia.sfu.settings import CALM_MEMBERS, CALM_UPDATE_NS, RoomConfig
+from tertulia.sfu.settings import CALM_MEMBERS, CALM_UPDATE_NS, REPLICA_IDLE_NS, RoomConfig
 from tertulia.sfu.state import RoomState
 from tertulia.sfu.tap import RoomTap
 from tertulia.sfu.transport.api import (
@@ -110,6 +110,8 @@ class Room:
         self._rounds = Rounds(self._state)
         self._farewell: Appointment | None = None
         """The end of a room without members."""
+        self._idle: Appointment | None = None
+        """The end of a replica without members of this node."""
         self._was_joined = False
         self._calm: Appointment | None = None
         """The next batch of updates in a big room."""
@@ -342,6 +344,17 @@ class Room:
         elif not occupied and self._farewell is None:
             seconds = state.room.departure_timeout if self._was_joined else state.room.empty_timeout
             self._farewell = state.agenda.at(state.after(seconds * SECOND), self._expire)
+        self._watch_idleness()
+
+    def _watch_idleness(self) -> None:
+        """With members on other nodes only, this node gives its replica up after a while."""
+        state = self._state
+        idle = bool(state.replicas.nodes) and not state.local_members() and not state.taps.views
+        if not idle and self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        elif idle and self._idle is None:
+            self._idle = state.agenda.at(state.after(REPLICA_IDLE_NS), self._expire)
 
     def _expire(self) -> None:
         self._state.closing = Reason.ROOM_CLOSED

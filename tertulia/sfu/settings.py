@@ -108,6 +108,10 @@ DATA_PER_S, DATA_BURST = 5000, 10_000
 """Data packets of one participant."""
 
 
+REPLICA_IDLE_NS = 60 * SECOND
+"""A node that holds a room only for others lets go of it after this."""
+
+
 class RateLimit:
     """A token bucket: `per_s` on average, `burst` at once."""
 

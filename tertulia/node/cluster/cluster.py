@@ -176,6 +176,8 @@ class Cluster:
         except PeerError as error:
             self.counters[str(error)] += 1
             return
+        if not isinstance(message, bus.NodeBye):
+            self.directory.heard(sender)
         self._handlers[type(message)](sender, message)
 
     # ------------------------------------------------------------------------------------------ who is there

@@ -14,6 +14,10 @@ from tertulia.protocol.ids import NodeId
 
 log = structlog.get_logger()
 
+LOOKS = 3
+"""A node that was heard before it was seen is looked for this often."""
+MAX_MET = 1000
+
 
 class Directory:
     """The nodes whose lease runs, without this one."""
@@ -35,6 +39,8 @@ class Directory:
         self._trusted_at = 0.0
         """From then on an absent lease means an absent node."""
         self._was_away = False
+        self._met: dict[NodeId, int] = {}
+        """Nodes heard on the bus before their record was seen, and how often it was looked for."""
         self._gone: set[NodeId] = set()
         """Said goodbye; their record may still be read once."""
 
@@ -66,20 +72,30 @@ class Directory:
 
     def _compare(self, found: dict[NodeId, NodeRecord], now: float) -> None:
         for node in [node for node in self.nodes if node not in found]:
-            if now >= self._trusted_at:
+            if node in self._met and self._met[node] < LOOKS:
+                self._met[node] += 1
+            elif now >= self._trusted_at:
                 self.gone(node)
         for node, record in found.items():
             if node in self._gone:
                 continue
-            if node not in self.nodes:
+            if node not in self.nodes or node in self._met:
                 log.info("node.seen", node=node, region=record.region)
             self.nodes[node] = record
+            self._met.pop(node, None)
         self._gone &= set(found)
+
+    def heard(self, node: NodeId) -> None:
+        """A node spoke on the bus; should it die before its record is read here, it is missed all the same."""
+        if node not in self.nodes and node not in self._gone and len(self._met) < MAX_MET:
+            self._met[node] = 0
+            self.nodes[node] = NodeRecord(id=node, epoch=0, roles=())
 
     def gone(self, node: NodeId, *, said_goodbye: bool = False) -> None:
         """A node's lease is over, or it said goodbye."""
         if said_goodbye:
             self._gone.add(node)
+        self._met.pop(node, None)
         if self.nodes.pop(node, None) is not None:
             log.info("node.gone", node=node, goodbye=said_goodbye)
             self._on_gone(node)

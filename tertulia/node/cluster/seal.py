@@ -45,7 +45,8 @@ class Seal:
         self._node = node
         self._bus_key = derive(self._root, b"tertulia bus", 32)
         self._number = first_number
-        self._heard: dict[str, int] = {}
+        self._heard: dict[tuple[str, str], int] = {}
+        """The newest number by sender and channel."""
 
     def _tag(self, channel: str, data: bytes) -> bytes:
         tag = hashlib.blake2b(key=self._bus_key, digest_size=TAG_BYTES)
@@ -68,11 +69,12 @@ class Seal:
         number, length = _NUMBER.unpack_from(data)
         end = _NUMBER.size + length
         sender = data[_NUMBER.size : end].decode("ascii", "replace")
-        if number <= self._heard.get(sender, -1):
+        key = (sender, channel)
+        if number <= self._heard.get(key, -1):
             raise PeerError("bus_repeated")
-        if sender not in self._heard and len(self._heard) >= MAX_SENDERS:
+        if key not in self._heard and len(self._heard) >= MAX_SENDERS:
             self._heard.pop(next(iter(self._heard)))
-        self._heard[sender] = number
+        self._heard[key] = number
         return NodeId(sender), data[end:]
 
     def link_keys(self, other: NodeId, mine: bytes, theirs: bytes) -> tuple[bytes, bytes]:
