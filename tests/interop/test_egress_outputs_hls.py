@@ -16,12 +16,7 @@ from tertulia.egress.outputs.hls import SegmentsOutput, SegmentsPlan
 from tertulia.egress.outputs.upload import Depot
 from tests.unit.egress_outputs import media
 
-HLS_JS = Path(__file__).parent / "node/node_modules/hls.js/dist/hls.min.js"
-
-pytestmark = [
-    pytest.mark.interop,
-    pytest.mark.skipif(not HLS_JS.exists(), reason="npm ci in tests/interop/node first"),
-]
+pytestmark = pytest.mark.interop
 
 _PLAY = """async ({url, seconds}) => {
   const video = document.querySelector('video'), errors = [], started = performance.now();
@@ -37,12 +32,12 @@ _PLAY = """async ({url, seconds}) => {
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[str]:
+def site(tmp_path: Path, node_parts: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: Any) -> None:
             pass
 
-    (tmp_path / "hls.js").write_bytes(HLS_JS.read_bytes())
+    (tmp_path / "hls.js").write_bytes((node_parts / "node_modules/hls.js/dist/hls.min.js").read_bytes())
     (tmp_path / "index.html").write_text("<!doctype html><script src=hls.js></script><video muted></video>")
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
     threading.Thread(target=server.serve_forever, daemon=True).start()
