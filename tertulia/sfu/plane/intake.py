@@ -34,6 +34,7 @@ if not cython.compiled:
         F_KEY,
         FLOOD_DROPS,
         LIMBO_BYTES,
+        LIMBO_EACH,
         LIMBO_PACKETS,
         MAX_PACKET,
         MAX_UNBOUND,
@@ -57,6 +58,7 @@ RATE_BASE = 4000
 """Packets per second any transport may send; each named SSRC adds `RATE_EACH`."""
 RATE_EACH = 2000
 UNBOUND_EXPIRES_NS = 10_000_000_000
+LIMBO_EXPIRES_NS = 2_000_000_000
 MAX_DROPOUT = 3000
 MAX_MISORDER = 500
 
@@ -199,10 +201,13 @@ def unbound(e: "Engine", t: "Transport", s: "Seen", i: int, p: "Bytes", n: int, 
         o = word(e, s, p, X_RID, o)
         o = word(e, s, p, X_RRID, o)
         e.report(e, R_UNBOUND, t.id, wide(t.s_ssrc[i]), o)
-    if t.l_n and now - t.l_at[0] > UNBOUND_EXPIRES_NS:
-        t.l_n = 0
-        t.l_end = 0
     if t.l_n >= LIMBO_PACKETS or t.l_end + n > LIMBO_BYTES:
+        tidy_limbo(e, t, now)
+    waiting = 0
+    for j in range(t.l_n):
+        if t.l_len[j] and t.l_ssrc[j] == t.s_ssrc[i]:
+            waiting += 1
+    if waiting >= LIMBO_EACH or t.l_n >= LIMBO_PACKETS or t.l_end + n > LIMBO_BYTES:
         e.drops[D_UNBOUND_SSRC] += 1
         return
     k = t.l_n
@@ -213,6 +218,29 @@ def unbound(e: "Engine", t: "Transport", s: "Seen", i: int, p: "Bytes", n: int, 
     copy(t.l_data, t.l_end, p, 0, n)
     t.l_end += n
     t.l_n += 1
+
+
+def tidy_limbo(e: "Engine", t: "Transport", now: int) -> None:
+    """Make room: packets that were replayed, or that nobody wanted for two seconds, go."""
+    left = 0
+    end = 0
+    for k in range(t.l_n):
+        n = t.l_len[k]
+        if n == 0 or now - t.l_at[k] > LIMBO_EXPIRES_NS:
+            if n:
+                e.drops[D_UNBOUND_SSRC] += 1
+            continue
+        # through the buffer: the two places may overlap
+        copy(e.buf, 0, t.l_data, t.l_off[k], n)
+        copy(t.l_data, end, e.buf, 0, n)
+        t.l_off[left] = end
+        t.l_len[left] = n
+        t.l_ssrc[left] = t.l_ssrc[k]
+        t.l_at[left] = t.l_at[k]
+        left += 1
+        end += n
+    t.l_n = left
+    t.l_end = end
 
 
 def word(e: "Engine", s: "Seen", p: "Bytes", kind: int, o: int) -> int:

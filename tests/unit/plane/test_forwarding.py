@@ -35,6 +35,22 @@ def test_unbound_packets_are_reported_and_replayed() -> None:
     assert [m[1] for m in w.media()] == [500, 501]
 
 
+def test_a_stream_nobody_wants_leaves_room_for_the_next() -> None:
+    w = World()
+    for i in range(400):
+        w.now += 1_000_000
+        w.receive(rtp(0x5000, i, 9000, vp8(1) + bytes(1000)))
+    w.receive(rtp(0x1000, 10, 9000, vp8(5, key=True)))
+    w.now += 3_000_000_000
+    for i in range(200):
+        w.receive(rtp(0x1001, 20 + i, 9000, vp8(5, key=i == 0) + bytes(1200)))
+    down = w.down()
+    w.plane.set_target(down, 0)
+    w.up(0x1001)
+    assert len(w.media()) == 128
+    assert w.plane.totals()["drop_unbound_ssrc"] >= 400 - 128
+
+
 def test_ssrc_flood_is_capped_and_named() -> None:
     w = World()
     for ssrc in range(2000):

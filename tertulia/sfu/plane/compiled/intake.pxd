@@ -14,6 +14,7 @@ cdef int64_t SECOND_NS
 cdef int64_t RATE_BASE
 cdef int64_t RATE_EACH
 cdef int64_t UNBOUND_EXPIRES_NS
+cdef int64_t LIMBO_EXPIRES_NS
 cdef int64_t MAX_DROPOUT
 cdef int64_t MAX_MISORDER
 
@@ -26,6 +27,7 @@ cdef void forget_at(Engine* e, Transport* t, int i) noexcept nogil
 cdef void rtp(Engine* e, Transport* t, const uint8_t* p, int n, int64_t now) noexcept nogil
 cdef void named(Engine* e, Transport* t, int i, const uint8_t* p, int n, int64_t now, int late) noexcept nogil
 cdef void unbound(Engine* e, Transport* t, Seen* s, int i, const uint8_t* p, int n, int64_t now) noexcept nogil
+cdef void tidy_limbo(Engine* e, Transport* t, int64_t now) noexcept nogil
 cdef int word(Engine* e, Seen* s, const uint8_t* p, int kind, int o) noexcept nogil
 cdef int replay(Engine* e, Transport* t, uint32_t ssrc) noexcept nogil
 cdef void accept(Engine* e, Up* u, const uint8_t* p, int sequence, int64_t now, int late) noexcept nogil

@@ -85,6 +85,7 @@ cdef enum:
     SSRCS_PER_SESSION = 32
     LIMBO_PACKETS = 256
     LIMBO_BYTES = 262144
+    LIMBO_EACH = 128
     PENDING = 64
     READY = 64
     RANGES = 16
