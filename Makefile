@@ -84,11 +84,12 @@ unit: $(VENV)/.installed plane
 sim: $(VENV)/.installed plane
 	$(PYTEST) tests/sim -m 'not long'
 
+# Browsers, encoders and servers share two cores here: a test that failed may show that it was the machine.
 interop: $(VENV)/.installed plane
-	$(PYTEST) tests/interop -m 'not long'
+	$(PYTEST) tests/interop -m 'not long' --reruns 2 --reruns-delay 3
 
 test-long: setup need-test
-	$(PYTEST) tests -m long
+	$(PYTEST) tests -m long --reruns 1 --reruns-delay 3
 
 # The compiled plane under the address and undefined-behaviour sanitizers, in a copy of the tree.
 SANITIZED := build/sanitized
