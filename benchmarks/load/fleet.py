@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load.client import Role
-from benchmarks.load.measure import Mark, Usage, usage
+from benchmarks.load.measure import Mark, Usage, machine_busy_s, usage
 from benchmarks.load.plan import Plan, Target
 from benchmarks.load.server import die_with_parent
 
@@ -171,6 +171,7 @@ class Fleet:
         merged = Mark()
         for answer in await self._all({"do": "mark"}):
             merged.add(Mark.unpacked(answer["mark"]))
+        merged.counters["machine_busy_ns"] = int(machine_busy_s() * 1e9)
         return merged, used
 
     async def stop(self) -> None:

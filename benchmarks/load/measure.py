@@ -117,12 +117,13 @@ class Usage:
     exact_s: float = 0.0
     """Both together as the scheduler counts them, to the nanosecond; the two above count ticks."""
     resident_bytes: int = 0
-    threads: int = 0
+    control_s: float = 0.0
+    """Of its first thread: in a Tertulia everything but forwarding."""
 
     def since(self, before: "Usage") -> "Usage":
         return Usage(
             self.user_s - before.user_s, self.system_s - before.system_s, self.exact_s - before.exact_s,
-            self.resident_bytes, self.threads,
+            self.resident_bytes, self.control_s - before.control_s,
         )  # fmt: skip
 
 
@@ -131,6 +132,7 @@ def usage(pid: int) -> Usage | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        first_ns = int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0])
         exact_s = time.clock_gettime_ns(~pid << 3 | 2) / 1e9  # the process clock of clock_getcpuclockid(3)
     except (OSError, ValueError, IndexError):
         return None
@@ -138,7 +140,16 @@ def usage(pid: int) -> Usage | None:
         return None
     tick = os.sysconf("SC_CLK_TCK")
     ticks_s = (int(fields[11]) / tick, int(fields[12]) / tick)
-    return Usage(ticks_s[0], ticks_s[1], exact_s, pages * os.sysconf("SC_PAGE_SIZE"), int(fields[17]))
+    return Usage(ticks_s[0], ticks_s[1], exact_s, pages * os.sysconf("SC_PAGE_SIZE"), first_ns / 1e9)
+
+
+def machine_busy_s() -> float:
+    """CPU time of everything on this machine, what a hypervisor took from it included."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return 0.0
+    return (sum(map(int, fields[:8])) - int(fields[3]) - int(fields[4])) / os.sysconf("SC_CLK_TCK")
 
 
 def pid_of_listener(port: int) -> int:

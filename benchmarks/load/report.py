@@ -54,7 +54,7 @@ def table(result: Result) -> RenderableType:
     found = Table(title=f"{plan.scenario}: {_described(result)}", title_justify="left", header_style="bold")
     cost = "CPU ms/join" if plan.scenario == "churn" else "CPU us/pkt"
     columns = [size_name, "in/s", "out/s", "loss", "delay p50", "p90", "p99", "max ms", "join p50", "p99 ms",
-               "frame p50 ms", cost, "user+sys s", "cores", "KiB each", "load gen"]  # fmt: skip
+               "frame p50 ms", cost, "user+sys s", "cores", "control", "KiB each", "load gen", "others"]  # fmt: skip
     several = len(result.servers) > 1
     for name in (["server"] if several else []) + columns:
         found.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
@@ -107,8 +107,10 @@ def _cells(row: Row) -> list[str]:
         "-" if cost is None else f"{cost:.2f}",
         "-" if row.cpu_user_s is None else f"{row.cpu_user_s:.2f}+{row.cpu_system_s:.2f}",
         "-" if row.cpu_cores is None else f"{row.cpu_cores:.2f}",
+        "-" if row.control_cores is None else f"{row.control_cores:.2f}",
         "-" if row.bytes_per_participant is None else f"{row.bytes_per_participant / 1024:.0f}",
         f"{row.generator_cores:.2f}",
+        f"{row.other_cores:.2f}",
     ]
 
 

@@ -64,6 +64,10 @@ class Row:
     cpu_system_s: float | None = None
     cpu_cores: float | None = None
     """Of the server."""
+    control_cores: float | None = None
+    """Of them, its first thread: signalling, rooms, estimation; forwarding is in the others."""
+    other_cores: float = 0.0
+    """What everything else on this machine used meanwhile: figures of a busy machine mean little."""
     cpu_us_per_packet: float | None = None
     """Server CPU per packet (or message) that reached a subscriber."""
     resident_bytes: int | None = None
@@ -308,8 +312,11 @@ class Runner:
         row.generator_drops = window.counter("kernel_drops")
         row.generator_late_frames = window.counter("late_frames")
         row.generator_lag_ms = window.after.counters["lag_ns"] / 1e6
+        row.other_cores = max(0.0, window.counter("machine_busy_ns") / 1e9 / seconds - row.generator_cores)
         if window.used is not None:
             used = window.used
+            row.control_cores = used.control_s / seconds
+            row.other_cores = max(0.0, row.other_cores - used.exact_s / seconds)
             row.cpu_user_s, row.cpu_system_s = used.user_s, used.system_s
             row.cpu_cores = used.exact_s / seconds
             row.cpu_us_per_packet = used.exact_s * 1e6 / moved if moved else None
@@ -337,7 +344,7 @@ def joined(parts: list[Window]) -> Window | None:
     if used:
         total = Usage(
             sum(one.user_s for one in used), sum(one.system_s for one in used), sum(one.exact_s for one in used),
-            used[-1].resident_bytes, used[-1].threads,
+            used[-1].resident_bytes, sum(one.control_s for one in used),
         )  # fmt: skip
     return Window(before, after, total, sum(part.seconds for part in parts))
 
@@ -345,11 +352,11 @@ def joined(parts: list[Window]) -> Window | None:
 def saturation(row: Row, plan: Plan) -> str:
     """What gave in at this size, empty when nothing did."""
     load = f"server {row.cpu_cores:.2f} cores, " if row.cpu_cores is not None else ""
-    load += f"generator {row.generator_cores:.2f} cores"
+    load += f"generator {row.generator_cores:.2f} cores, others {row.other_cores:.2f}"
     frames = max(1.0, row.packets_up_s * row.seconds)
     if row.generator_drops or row.generator_late_frames > 0.05 * frames:
         drops, late = row.generator_drops, row.generator_late_frames
-        return f"the generator is too slow for more ({drops} datagrams dropped unread, {late} frames late; {load})"
+        return f"the generator cannot make more ({drops} datagrams dropped unread, {late} frames late; {load})"
     if row.loss > plan.stop_loss:
         return f"{row.loss:.2%} of the packets lost ({load})"
     delays = [summary["p99"] for summary in (row.delay_audio_ms, row.delay_video_ms, row.delay_data_ms) if summary]
