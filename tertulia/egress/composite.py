@@ -166,13 +166,21 @@ class Composite:
         # A track that closes and opens again is one that stays.
         self._orders = deque(o for o in self._orders if not (isinstance(o[1], TrackClosed) and o[1].track_sid == sid))
 
+    def _close(self, sid: str) -> None:
+        lane = self._pictures.pop(sid, None) or self._voices.pop(sid, None)
+        if lane is None:
+            return
+        person = lane.track.participant.sid
+        lanes = (*self._pictures.values(), *self._voices.values())
+        if not any(other.track.participant.sid == person for other in lanes):
+            self._timeline.forget(person)
+
     def _run_orders(self, until_ns: int) -> None:
         while self._orders and self._orders[0][0] <= until_ns:
             order = self._orders.popleft()[1]
             match order:
                 case TrackClosed(track_sid=sid):
-                    self._pictures.pop(sid, None)
-                    self._voices.pop(sid, None)
+                    self._close(sid)
                 case TrackMuted(track_sid=sid, muted=True):
                     if sid in self._pictures:
                         self._pictures[sid].forget_picture()

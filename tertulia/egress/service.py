@@ -230,9 +230,17 @@ class EgressService:
             for session in self.sessions:
                 session.tick(now)
             for name, automatic in list(self._automatic.items()):
-                if not automatic.tick():
+                if not self._goes_on(name, automatic):
                     del self._automatic[name]
             await self._pause(TICK_S)
+
+    @staticmethod
+    def _goes_on(name: str, automatic: Automatic) -> bool:
+        try:
+            return automatic.tick()
+        except Exception:  # one room's standing wish, not the other rooms' recordings
+            log.exception("automatic egress of room %s ends", name)
+            return False
 
 
 def _load() -> None:

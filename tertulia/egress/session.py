@@ -271,7 +271,10 @@ class Session:
         self._happen(Happening.FAILURE, error=error, code=code)
 
     def _emit(self) -> None:
-        self._around.on_update(self.job.info())
+        try:
+            self._around.on_update(self.job.info())
+        except Exception:  # whoever listens must not end the recording
+            log.exception("egress %s: nobody could be told of its state", self.job.egress_id)
 
     def _results(self) -> list[OutputResult]:
         return [output.result() for output in self._outlets.outputs] if self._outlets is not None else []

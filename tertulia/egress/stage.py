@@ -25,6 +25,7 @@ from tertulia.protocol.tap import (
 
 AUDIO_LIMIT = 64
 """Voices mixed at once; beyond, the earliest stay."""
+UNRECORDABLE_LIMIT = 20
 MAIN_HOLD_NS = 1500 * MILLISECOND
 """The speaker's place changes no more often."""
 LAYER_STRETCH = 1.1
@@ -126,7 +127,7 @@ class Stage:
         self.found = isinstance(source, RoomSource)
         """The track or person to be recorded is, or was, there."""
         self.unrecordable: dict[str, str] = {}
-        """Track sid -> why it is left out."""
+        """Track sid -> why it is left out; the first few."""
         self.mistake = ""
         """What the caller has got wrong, once the room tells."""
         self._seen: set[str] = set()
@@ -178,7 +179,7 @@ class Stage:
         """What shall be recorded and has not been seen, in words; empty when nothing is."""
         match self._source:
             case PersonSource(identity=identity):
-                return "" if self.found else f"participant {identity}"
+                return "" if self.found else f"participant {identity} with a track to record"
             case PairSource(audio_track_id=audio, video_track_id=video):
                 return next((f"track {sid}" for sid in (audio, video) if sid and sid not in self._seen), "")
             case OneTrackSource(track_id=sid):
@@ -200,10 +201,12 @@ class Stage:
         if not self._belongs(event):
             return
         self.found = True
-        self._seen.add(sid)
+        if isinstance(self._source, PairSource | OneTrackSource):
+            self._seen.add(sid)
         why = _why_not(event)
         if why:
-            self.unrecordable[sid] = why
+            if len(self.unrecordable) < UNRECORDABLE_LIMIT:
+                self.unrecordable[sid] = why
             if isinstance(self._source, PairSource | OneTrackSource):
                 self.mistake = self.mistake or f"track {sid} cannot be recorded: {why}"
             return

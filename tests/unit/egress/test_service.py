@@ -288,3 +288,34 @@ async def test_a_room_that_records_itself(tmp_path: Path) -> None:
     assert len(names(tmp_path, "tracks/TR_*.ogg")) == 2
     assert len(names(tmp_path, "tracks/TR_v-*.webm")) == 1
     assert bench.studio.views == []
+
+
+async def test_a_listener_that_fails_does_not_end_the_recording(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.studio.join("anna", microphone("TR_a", 440))
+    told: list[int] = []
+
+    def deaf(info: egress.EgressInfo) -> None:
+        told.append(info.status)
+        raise KeyError("nobody home")
+
+    monkey = bench.service._around
+    bench.service._around = type(monkey)(monkey.config, monkey.clock, monkey.wall_ns, deaf)
+    info = await bench.service.start(sound("x.ogg"))
+    await bench.run(2)
+    ended = await bench.stop(info.egress_id)
+    assert ended.status == egress.EGRESS_COMPLETE
+    assert told == [egress.EGRESS_STARTING, egress.EGRESS_ACTIVE, egress.EGRESS_ENDING, egress.EGRESS_COMPLETE]
+
+
+async def test_people_who_publish_nothing_are_not_found(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, track_wait_s=1.0)
+    info = await bench.service.start_participant(
+        egress.ParticipantEgressRequest(
+            room_name="studio", identity="anna", file_outputs=[egress.EncodedFileOutput(filepath="x")]
+        )
+    )
+    await bench.run(1.2)
+    ended = await bench.ended(info.egress_id)
+    assert (ended.status, ended.error_code) == (egress.EGRESS_FAILED, 404)
+    assert ended.error == "participant anna with a track to record not found"
