@@ -12,9 +12,9 @@ from enum import Enum
 PAUSED = -1
 SCREEN_PRIORITY = 255
 CAMERA_PRIORITY = 1
-KEEP = 0.95
+KEEP_PERCENT = 95
 """A shown layer costs this part of its rate: the budget must fall below 0.95 x the use before it goes."""
-RAISE = 1.1
+RAISE_PERCENT = 110
 """A new one must fit with this much to spare."""
 
 
@@ -71,16 +71,16 @@ def divide(demands: Sequence[Demand], budget_bps: int, *, allow_pause: bool) -> 
     order = sorted(demands, key=lambda demand: -demand.priority)
     given: dict[str, int] = {}
     """Index into the layers, -1: paused."""
-    left = float(budget_bps)
+    left = budget_bps
     first_left_out = 0
     for demand in order:
-        cost = _cost(demand, 0) if demand.pausable and allow_pause else _least(demand)
-        if allow_pause and demand.pausable and cost > left:
+        lowest_bps = demand.layers[0][1]
+        if allow_pause and demand.pausable and _part(lowest_bps, is_new=demand.shown == PAUSED) > left:
             given[demand.key] = PAUSED
-            first_left_out = first_left_out or int(demand.layers[0][1] * RAISE)
+            first_left_out = first_left_out or _part(lowest_bps, is_new=True)
             continue
         given[demand.key] = 0
-        left -= cost
+        left -= _cost(demand, 0)
     for priority in dict.fromkeys(demand.priority for demand in order):
         same = [demand for demand in order if demand.priority == priority]
         left, step = _raise(same, given, left)
@@ -89,7 +89,7 @@ def divide(demands: Sequence[Demand], budget_bps: int, *, allow_pause: bool) -> 
     return Division(shares, sum(share.bps for share in shares.values()), first_left_out)
 
 
-def _raise(demands: Sequence[Demand], given: dict[str, int], left: float) -> tuple[float, int]:
+def _raise(demands: Sequence[Demand], given: dict[str, int], left: int) -> tuple[int, int]:
     """Layer by layer in turns. What is left, and the first step that did not fit (0: none)."""
     left_out = 0
     rising = True
@@ -107,21 +107,21 @@ def _raise(demands: Sequence[Demand], given: dict[str, int], left: float) -> tup
     for demand in demands:
         index = given[demand.key]
         if index != PAUSED and index + 1 < len(demand.layers):
-            step_bps = max(int(demand.layers[index + 1][1] * RAISE) - demand.layers[index][1], 1)
+            step_bps = max(_part(demand.layers[index + 1][1], is_new=True) - demand.layers[index][1], 1)
             left_out = min(left_out, step_bps) if left_out else step_bps
     return left, left_out
 
 
-def _cost(demand: Demand, index: int) -> float:
+def _cost(demand: Demand, index: int) -> int:
     layer, bps = demand.layers[index]
-    return bps * KEEP if layer <= demand.shown else bps * RAISE
+    return _part(bps, is_new=index > 0 and layer > demand.shown)
 
 
-def _least(demand: Demand) -> float:
-    return demand.layers[0][1] * KEEP
+def _part(bps: int, *, is_new: bool) -> int:
+    return bps * (RAISE_PERCENT if is_new else KEEP_PERCENT) // 100
 
 
-def _share(demand: Demand, index: int, left: float) -> Share:
+def _share(demand: Demand, index: int, left: int) -> Share:
     if index == PAUSED:
         return Share(PAUSED, 0, Reason.PAUSED)
     layer, bps = demand.layers[index]

@@ -1,0 +1,176 @@
+"""Delay, loss and REMB against paths of known rates."""
+
+import pytest
+
+from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
+from tertulia.sfu.bwe.delay import DelayDetector, Usage, WindowMinimum
+from tertulia.sfu.bwe.estimate import START_BPS, UNLIMITED_BPS, Cause, Estimate, Phase
+from tertulia.sfu.bwe.feedback import Arrivals
+from tertulia.sfu.bwe.loss import LossBound
+from tests.unit.bwe.path import BEGIN, Path, report
+
+
+def feed(estimate: Estimate, path: Path, bps: int, seconds: float) -> list[Cause]:
+    causes = (estimate.feed(one, bps) for one in path.offer(bps, seconds))
+    return [cause for cause in causes if cause is not None]
+
+
+def started() -> Estimate:
+    estimate = Estimate()
+    estimate.start(BEGIN)
+    return estimate
+
+
+@pytest.mark.parametrize("bps", [300_000, 1_000_000, 5_000_000])
+def test_too_much_is_seen_within_a_second_and_cut_below_the_rate_of_the_path(bps: int) -> None:
+    estimate, path = started(), Path(bps)
+    estimate.open()
+    assert not feed(estimate, path, bps // 2, 3)
+    assert feed(estimate, path, bps * 3 // 2, 1)[0] is Cause.DELAY
+    assert 0.6 * bps < estimate.bps < bps
+    assert estimate.phase is Phase.LIMITED
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_what_fits_is_never_cut(share: float) -> None:
+    estimate, path = started(), Path(1_000_000)
+    assert not feed(estimate, path, int(1_000_000 * share), 60)
+
+
+def test_a_burst_that_leaves_no_queue_is_no_reason() -> None:
+    estimate, path = started(), Path(1_000_000)
+    for _ in range(10):
+        assert not feed(estimate, path, 500_000, 2)
+        assert not feed(estimate, path, 1_900_000, 0.1)  # a key frame: 90 ms of queue
+
+
+def test_loss_without_a_queue_is_cut_when_it_is_much() -> None:
+    estimate = started()
+    assert not feed(estimate, Path(10_000_000, loss=0.05), 1_000_000, 10)
+    path = Path(10_000_000, loss=0.3)
+    path.now = Nanos(BEGIN + 20 * SECOND)
+    assert feed(estimate, path, 1_000_000, 2)[0] is Cause.LOSS
+    assert estimate.bps < 850_000
+
+
+def test_only_proven_rates_raise_a_limited_estimate() -> None:
+    estimate, path = started(), Path(1_000_000)
+    feed(estimate, path, 1_500_000, 2)
+    feed(estimate, path, 200_000, 5)
+    before = estimate.bps
+    assert not feed(estimate, path, 300_000, 30)
+    assert estimate.bps == before
+    path.bps = 5_000_000
+    assert not feed(estimate, path, 1_400_000, 5)
+    assert 1_300_000 < estimate.bps < 1_600_000
+
+
+def test_nothing_is_known_without_feedback() -> None:
+    estimate = Estimate()
+    assert (estimate.bps, estimate.phase) == (UNLIMITED_BPS, Phase.UNKNOWN)
+    estimate.grow(BEGIN)
+    assert estimate.bps == UNLIMITED_BPS
+
+
+def test_a_start_grows_in_steps_until_it_is_open() -> None:
+    estimate, now = started(), BEGIN
+    assert estimate.bps == START_BPS
+    estimate.grow(now)
+    assert estimate.bps == START_BPS
+    for _ in range(8):
+        now = Nanos(now + SECOND // 2)
+        estimate.grow(now)
+    assert (estimate.phase, estimate.bps) == (Phase.OPEN, UNLIMITED_BPS)
+
+
+def test_remb_counts_only_below_the_use_and_only_without_acknowledgements() -> None:
+    estimate = Estimate()
+    assert estimate.feed(report(BEGIN, remb_bps=960_000), 1_000_000) is None
+    assert estimate.bps == UNLIMITED_BPS
+    assert estimate.feed(report(BEGIN + SECOND, remb_bps=900_000), 1_000_000) is Cause.REMB
+    assert estimate.bps == 900_000
+    assert estimate.feed(report(BEGIN + 4 * SECOND, remb_bps=1_200_000), 850_000) is None
+    assert estimate.bps == 1_200_000
+    estimate = Estimate()
+    assert not feed(estimate, Path(10_000_000), 1_000_000, 1)
+    late = report(BEGIN + 9 * SECOND, remb_bps=1)
+    assert estimate.feed(late, 1_000_000) is None
+
+
+def test_a_cap_limits() -> None:
+    estimate = Estimate()
+    estimate.cap(100_000)
+    assert (estimate.bps, estimate.phase) == (100_000, Phase.LIMITED)
+
+
+# ------------------------------------------------------------------------------------------ parts
+
+
+def test_rate_and_loss_of_the_last_moments() -> None:
+    arrivals = Arrivals()
+    assert arrivals.bps() == 0
+    assert arrivals.loss() == 0.0
+    for step in range(20):
+        arrivals.add(
+            report(BEGIN + step * 100 * MILLISECOND, acknowledged_bytes=12_500, acknowledged_packets=9, lost_packets=1)
+        )
+    assert arrivals.bps() == 1_000_000
+    assert arrivals.loss() == pytest.approx(0.1)
+    arrivals.clear()
+    assert arrivals.bps() == 0
+
+
+def test_packets_said_lost_that_came_later_are_taken_back() -> None:
+    arrivals = Arrivals()
+    arrivals.add(report(BEGIN, acknowledged_packets=30, lost_packets=10))
+    arrivals.add(report(BEGIN + 1, acknowledged_packets=10, lost_packets=-10))
+    assert arrivals.loss() == 0.0
+
+
+def test_a_few_lost_packets_are_chance() -> None:
+    arrivals = Arrivals()
+    arrivals.add(report(BEGIN, acknowledged_packets=10, lost_packets=9))
+    assert arrivals.loss() == 0.0
+
+
+def test_a_loss_bound_is_followed_by_a_pause() -> None:
+    bound = LossBound()
+    assert bound.judge(BEGIN, 0.1, 900_000) is None
+    assert bound.judge(BEGIN, 0.15, 850_000) == pytest.approx(925_000)
+    assert bound.judge(Nanos(BEGIN + SECOND // 2), 0.15, 850_000) is None
+    assert bound.judge(Nanos(BEGIN + SECOND), 0.5, 500_000) == 500_000
+    assert bound.judge(Nanos(BEGIN + 3 * SECOND), 0.5, 0) is None
+
+
+def test_a_queue_that_drains_is_no_overuse() -> None:
+    detector, path = DelayDetector(), Path(1_000_000)
+    for one in path.offer(500_000, 3):
+        detector.add(one.delay)
+    for one in path.offer(1_400_000, 0.7):
+        detector.add(one.delay)
+    assert detector.usage is Usage.OVER
+    assert detector.standing_ns > 60 * MILLISECOND
+    for one in path.offer(200_000, 0.5):
+        detector.add(one.delay)
+    assert detector.usage is not Usage.OVER
+    for one in path.offer(200_000, 2):
+        detector.add(one.delay)
+    assert detector.standing_ns < 10 * MILLISECOND
+    assert detector.recent_ns < 10 * MILLISECOND
+
+
+def test_a_clock_that_runs_differently_is_no_queue() -> None:
+    detector = DelayDetector()
+    for _ in range(5000):
+        detector.add([(20_000_000, 20_002_000, 500)])  # 100 ppm
+    assert detector.usage is Usage.NORMAL
+
+
+def test_window_minimum() -> None:
+    window = WindowMinimum(10)
+    assert window.value == 0
+    seen = []
+    for at, value in [(0, 5), (3, 7), (8, 9), (11, 8), (14, 9)]:
+        window.add(at, value)
+        seen.append(window.value)
+    assert seen == [5, 5, 5, 7, 8]
