@@ -23,6 +23,7 @@ TYPES = {
 }
 TOKEN_LIFETIME_S = 60
 TIMEOUT_S = 30
+PIPE_WIDTH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ def _print(items: Sequence[Any]) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("egress", "state", "room", "outputs", "error"):
-        table.add_column(heading, no_wrap=heading == "egress")
+        table.add_column(heading, no_wrap=heading == "egress", overflow="fold")
     for info in items:
         outputs = [file.location or file.filename for file in info.file_results]
         outputs += [stream.url for stream in info.stream_results]
@@ -215,4 +216,6 @@ def _print(items: Sequence[Any]) -> None:
         state = messages.EgressStatus.Name(info.status).removeprefix("EGRESS_").lower()
         table.add_row(info.egress_id, state, info.room_name, "\n".join(outputs), info.error)
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH  # a script reads whole lines
     console.print(table if items else "none")
