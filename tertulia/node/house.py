@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from livekit.protocol import models, room, rtc
 
 from tertulia.node.driver import Driver, monotonic
+from tertulia.node.rpc_calls import RpcCalls
 from tertulia.node.seat import Handles, PlaneOfRoom
 from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import NodeId, SessionId, TransportId
@@ -36,6 +37,7 @@ from tertulia.sfu.events import (
     Resume,
     RoomInput,
     RoomOutput,
+    RpcAnswered,
     Send,
     SessionClosed,
     ToNodes,
@@ -138,6 +140,7 @@ class House:
         self.happened: list[Callable[[Seat | None, Happened], None]] = []
         """Who wants to hear of room events: webhooks, egress, agents. Without a seat: of a room no node holds."""
         self.counters: Counter[str] = Counter()
+        self.rpc = RpcCalls()
         self.cluster: Cluster | None = None
         """Other nodes; None: this one is alone."""
         self.relay_socket = -1
@@ -324,6 +327,8 @@ class House:
                 self._forget_session(session)
             case Refresh():
                 self._refresh(output)
+            case RpcAnswered():
+                self.rpc.answered(output)
             case Happened():
                 if output.name == "room_finished" and self.cluster is not None and not seat.is_deleter:
                     seat.finished = output
@@ -364,6 +369,7 @@ class House:
 
     def _close(self, seat: Seat) -> None:
         seat.driver.stop()
+        self.rpc.room_ended(seat)
         for session in list(seat.sessions):
             if (outlet := self._outlets.get(session)) is not None:
                 outlet.end()
@@ -433,7 +439,7 @@ class House:
             return room.ListRoomsResponse(
                 rooms=[seat.room.info() for seat in self.seats.values() if not names or seat.name in names]
             )
-        return self._room_command(command.method, request)
+        return await self._room_command(command.method, request)
 
     async def _create_room(self, request: room.CreateRoomRequest) -> models.Room:
         if not request.name:
@@ -451,12 +457,18 @@ class House:
                     raise
                 log.warning("room.automatic_egress_refused", room=seat.name, error=error.message)
 
-    def _room_command(self, method: str, request: Message) -> Message:
+    async def _room_command(self, method: str, request: Message) -> Message:
         seat = self.seats.get(request.room)  # type: ignore[attr-defined]
         if seat is None:
             raise RequestError("not_found", ROOM_MISSING)
         return self.run_command(seat, method, request)
 
+        return await self.carry_out(seat, method, request)
+
+    async def carry_out(self, seat: Seat, method: str, request: Message) -> Message:
+        """One method on a room that is here; an RPC waits for the member's answer."""
+        if isinstance(request, room.PerformRpcRequest):
+            return await self.rpc.perform(seat, request)
     def run_command(self, seat: Seat, method: str, request: Message) -> Message:
         """One method on a room that is here."""
         answer: list[Message | RequestError] = []

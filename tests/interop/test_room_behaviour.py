@@ -143,3 +143,36 @@ async def test_two_tabs_with_one_name(server: LiveServer, make_tab: MakeTab) -> 
     await asyncio.sleep(2)  # the first tab must not come back by itself
     assert (await first.do("state"))["state"] == "disconnected"
     assert (await second.do("state"))["state"] == "connected"
+
+
+async def call(operator: api.LiveKitAPI, name: str, method: str) -> str:
+    """PerformRpc, which the Python package does not name yet."""
+    rooms = operator.room
+    answer = await rooms._client.request(
+        "RoomService",
+        "PerformRpc",
+        api.PerformRpcRequest(room="calls", destination_identity=name, method=method, payload="hello"),
+        rooms._auth_header(api.VideoGrants(room_admin=True, room="calls")),
+        api.PerformRpcResponse,
+    )
+    payload: str = answer.payload
+    return payload
+
+
+async def test_an_operator_calls_members(
+    server: LiveServer, operator: api.LiveKitAPI, make_tab: MakeTab, make_sdk: MakeSdk
+) -> None:
+    ann, ben = await make_tab(), await make_sdk()
+    await ann.do("join", server.url, token("calls", "ann"))
+    await ben.do("connect", url=server.url, token=token("calls", "ben"))
+    await ann.do("serveRpc", "echo")
+    await ben.do("serve_rpc", method="echo")
+    for name in ("ann", "ben"):
+        caller, _, payload = (await call(operator, name, "echo")).rpartition(":")
+        assert payload == "hello"
+        assert caller not in ("ann", "ben")
+    with pytest.raises(api.TwirpError, match="1400"):
+        await call(operator, "ann", "unknown")
+    with pytest.raises(api.TwirpError) as caught:
+        await call(operator, "cyd", "echo")
+    assert caught.value.code == "not_found"

@@ -65,7 +65,7 @@ class Calls:
             node = seat.room.holds(identity)
             if node is not None and node != self._cluster.id:
                 return await self.ask(node, "RoomService", method, request, hops + 1)
-        return self._house.run_command(seat, method, request)
+        return await self._house.carry_out(seat, method, request)
 
     async def _elsewhere(self, name: str, method: str, request: Message, hops: int) -> Message:
         """A room this node does not hold."""
