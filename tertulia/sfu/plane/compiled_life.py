@@ -56,6 +56,7 @@ class Compiled(Orders):
             os.eventfd_write(wake, 1)
         for thread in self._threads:
             thread.join()
+        self._native.silence()
         for wake in self._wakes:
             os.close(wake)
         self._wakes.clear()

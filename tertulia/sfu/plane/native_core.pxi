@@ -29,6 +29,9 @@ cdef class Native:
         self.keep = list(sockets)
         pthread_mutex_init(&p.lock, NULL)
         p.memory = 0 if len(sockets) else 1
+        p.wake = -1
+        for i in range(SOCKETS):
+            p.fds[i] = -1
         p.bell = -1 if p.memory else eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         p.seed = <uint64_t> (seed & 0xFFFFFFFFFFFFFFFF)
         for i, sock in enumerate(sockets):
@@ -105,7 +108,7 @@ cdef class Native:
             flush(p, self.out)
         settle(p, self.out)
         pthread_mutex_unlock(&p.lock)
-        if due and not p.memory and due - self._time() < LONGEST_WAIT_MS * 1000000:
+        if due and p.wake >= 0 and due - self._time() < LONGEST_WAIT_MS * 1000000:
             write(p.wake, &one, 8)
 
     cdef int64_t _time(self) noexcept:
@@ -143,7 +146,14 @@ cdef class Native:
             run_port(p, first, count, wake)
 
     def halt(self):
+        """Data threads end when they are woken next."""
+        self.p.wake = -1
         self.p.stop = 1
+
+    def silence(self):
+        """The sockets are no longer ours: whatever is still ordered goes nowhere."""
+        for i in range(SOCKETS):
+            self.p.fds[i] = -1
 
     def gso(self):
         """Which sockets still take segmented messages."""

@@ -54,10 +54,13 @@ class Threaded(Orders):
             self._thread.join()
             self._thread = None
         for end in (self._readable, self._writable):
-            os.close(end)
+            if end >= 0:
+                os.close(end)
+        self._readable = self._writable = -1
+        self._sockets = []
 
     def reports(self) -> list[Report]:
-        with suppress(BlockingIOError):  # asked without being told
+        with suppress(OSError):  # asked without being told, or after the end
             os.read(self._readable, 4096)
         return super().reports()
 

@@ -124,6 +124,28 @@ def test_stun_answers_leave_by_the_socket_that_was_asked(life: str) -> None:
         plane.stop()
 
 
+@pytest.mark.parametrize("life", ["interpreted", "compiled"])
+def test_orders_after_the_end_touch_nobodys_files(life: str) -> None:
+    """The numbers of closed descriptors go to others soon: a pipe made after the end must stay empty."""
+    plane, server = opened(life)
+    alice = Peer(plane, SrtpProfile.AEAD_AES_128_GCM, server)
+    plane.stop()
+    plane.stop()
+    server.close()
+    pipes = [os.pipe() for _ in range(8)]
+    track = plane.add_track(Codec.VP8, 90000)
+    up = plane.add_up(track, alice.transport, 0x1000, 0, payload_type=96, nack=True, twcc=True)
+    plane.request_key_frame(track, 0)
+    plane.send(alice.address, b"late")
+    plane.reports()
+    plane.remove_up(up)
+    plane.remove_transport(alice.transport)
+    assert not select.select([readable for readable, _ in pipes], [], [], 0)[0]
+    for readable, writable in pipes:
+        os.close(readable)
+        os.close(writable)
+
+
 def test_an_unknown_life_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERTULIA_PLANE", "fast")
     with pytest.raises(PlaneUnavailable, match="use auto, compiled or interpreted"):
