@@ -461,14 +461,14 @@ class House:
         seat = self.seats.get(request.room)  # type: ignore[attr-defined]
         if seat is None:
             raise RequestError("not_found", ROOM_MISSING)
-        return self.run_command(seat, method, request)
-
         return await self.carry_out(seat, method, request)
 
     async def carry_out(self, seat: Seat, method: str, request: Message) -> Message:
         """One method on a room that is here; an RPC waits for the member's answer."""
         if isinstance(request, room.PerformRpcRequest):
             return await self.rpc.perform(seat, request)
+        return self.run_command(seat, method, request)
+
     def run_command(self, seat: Seat, method: str, request: Message) -> Message:
         """One method on a room that is here."""
         answer: list[Message | RequestError] = []
