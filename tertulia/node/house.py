@@ -407,6 +407,8 @@ class House:
         for report in self.plane.reports():
             if isinstance(report, Datagram) and report.address.socket == self.relay_socket:
                 self.counters["relay_datagram_unexpected"] += 1
+            elif isinstance(report, Feedback) and self.cluster is not None and self.cluster.links.on_feedback(report):
+                continue
             elif isinstance(report, Datagram | Outgoing | TransportSilent):
                 self.hub.on_report(now, report)
             elif (seat := self._room_of(report)) is not None:

@@ -3,13 +3,17 @@
 A room that is alone on its node uses `NoRelay`; with other nodes it is `relaying.MediaRelay`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from tertulia.protocol import bus
 from tertulia.protocol.ids import NodeId, TransportId
+from tertulia.sfu.bwe.allocator import Demand
 from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.publication import PublishedTrack
+
+Shares = Mapping[str, int]
+"""The highest layer that may cross a link now, by demand."""
 
 
 class Links(Protocol):
@@ -49,6 +53,13 @@ class Relay(Protocol):
     def data_tracks_changed(self) -> None:
         """Which data tracks this node's members are subscribed to."""
 
+    def demands(self, node: NodeId, shares: Shares) -> list[Demand]: ...
+
+    def audio_bps(self, node: NodeId) -> int: ...
+
+    def limit(self, node: NodeId, shares: Shares | None) -> None:
+        """What the link to a node lets through; None: everything."""
+
     def node_gone(self, node: NodeId) -> None: ...
 
     def remind(self) -> None:
@@ -86,6 +97,15 @@ class NoRelay:
         return
 
     def data_tracks_changed(self) -> None:
+        return
+
+    def demands(self, node: NodeId, shares: Shares) -> list[Demand]:
+        return []
+
+    def audio_bps(self, node: NodeId) -> int:
+        return 0
+
+    def limit(self, node: NodeId, shares: Shares | None) -> None:
         return
 
     def node_gone(self, node: NodeId) -> None:

@@ -13,16 +13,20 @@ from tertulia.protocol.ids import NodeId, TransportId
 from tertulia.protocol.machine import SECOND, Nanos
 from tertulia.sfu import dynacast, replication, subscribing, telling
 from tertulia.sfu.agenda import Appointment
+from tertulia.sfu.bwe.allocator import CAMERA_PRIORITY, SCREEN_PRIORITY, Demand
+from tertulia.sfu.downlink import layer_bps
 from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.negotiation import Payload, PublishedSection
 from tertulia.sfu.publication import PublishedTrack
-from tertulia.sfu.relay import Links
+from tertulia.sfu.relay import Links, Shares
 from tertulia.sfu.settings import MAX_LAYERS
 from tertulia.sfu.state import RoomState
 
 PAYLOAD_TYPE, RTX_PAYLOAD_TYPE = 96, 97
 """On a link streams are told apart by SSRC alone."""
 LINGER_NS = 2 * SECOND
+CUT_LINGER_NS = SECOND // 4
+"""The same on a link that is too thin: long enough for a key frame that is on its way."""
 EXPIRE_NS = 30 * SECOND
 """Wishes that are not repeated end after this: their node is deaf or forgot us."""
 MAX_WANTS = 5000
@@ -72,6 +76,8 @@ class MediaRelay:
         self._given: dict[NodeId, dict[tuple[str, str], Given]] = {}
         """By track sid and mime type."""
         self._heard_at: dict[NodeId, Nanos] = {}
+        self._shares: dict[NodeId, Shares] = {}
+        """What thin links let through."""
         self._due: set[NodeId] = set()
         self._told: dict[NodeId, Wishes] = {}
 
@@ -280,19 +286,21 @@ class MediaRelay:
         telling.first_subscriber(state, track)
         return True
 
-    def _align(self, node: NodeId, track: PublishedTrack, given: Given) -> None:
+    def _align(self, node: NodeId, track: PublishedTrack, given: Given, linger_ns: int = LINGER_NS) -> None:
         """Rows for the layers that serve the wish best now."""
         live = given.receiver.tracker.live
-        needed = {_serving(layer, live) for layer in given.want.layers}
+        shares = self._shares.get(node)
+        allowed = (layer if shares is None else shares.get(_key(given, layer), layer) for layer in given.want.layers)
+        needed = {_serving(layer, live) for layer in allowed if layer >= 0}
         for layer in sorted(needed):
             if layer < len(given.want.streams):
                 self._row(node, given, layer)
         for layer, row in given.rows.items():
             if layer not in needed and row.lingers is None:
-                self._linger(given, layer, row)
+                self._linger(given, layer, row, linger_ns)
 
-    def _linger(self, given: Given, layer: int, row: Row) -> None:
-        row.lingers = self._state.agenda.at(self._state.after(LINGER_NS), lambda: self._end_row(given, layer))
+    def _linger(self, given: Given, layer: int, row: Row, linger_ns: int) -> None:
+        row.lingers = self._state.agenda.at(self._state.after(linger_ns), lambda: self._end_row(given, layer))
 
     def _row(self, node: NodeId, given: Given, layer: int) -> None:
         state, row = self._state, given.rows.get(layer)
@@ -339,11 +347,44 @@ class MediaRelay:
                 if sid == track.sid:
                     yield one.receiver, max(one.want.layers, default=-1)
 
+    # ------------------------------------------------------------------------------------------ thin links
+
+    def demands(self, node: NodeId, shares: Shares) -> list[Demand]:
+        """Video another node wants of us: one for each layer, with the rates of those that live."""
+        found = []
+        for (sid, _), given in self._given.get(node, {}).items():
+            track = self._state.tracks[sid]
+            if not track.is_video or track.info.muted:
+                continue
+            live = given.receiver.tracker.live
+            for wanted in given.want.layers:
+                possible = sorted(layer for layer in live if layer <= wanted) or [min(live, default=wanted)]
+                rates = tuple((layer, layer_bps(track, given.receiver, layer)) for layer in possible)
+                key = _key(given, wanted)
+                priority = SCREEN_PRIORITY if track.is_screen else CAMERA_PRIORITY
+                found.append(Demand(key, rates, shares.get(key, -1), priority, pausable=False))
+        return found
+
+    def audio_bps(self, node: NodeId) -> int:
+        given = self._given.get(node, {}).items()
+        tracks = [one for (sid, _), one in given if not self._state.tracks[sid].is_video]
+        return int(sum(stream.bps for one in tracks for stream in one.receiver.streams.values()))
+
+    def limit(self, node: NodeId, shares: Shares | None) -> None:
+        """The link's division: the highest layer of each demand that may cross."""
+        if shares is None:
+            self._shares.pop(node, None)
+        else:
+            self._shares[node] = shares
+        for (sid, _), given in self._given.get(node, {}).items():
+            self._align(node, self._state.tracks[sid], given, CUT_LINGER_NS)
+
     # ------------------------------------------------------------------------------------------ ends
 
     def node_gone(self, node: NodeId) -> None:
         given = self._given.pop(node, {})
         self._heard_at.pop(node, None)
+        self._shares.pop(node, None)
         self._told.pop(node, None)
         for one in given.values():
             self._withdraw(one)
@@ -356,6 +397,10 @@ class MediaRelay:
         for node in [node for node, at in self._heard_at.items() if now - at > EXPIRE_NS and self._given.get(node)]:
             self._state.counters["relay_wants_expired"] += 1
             self.wanted_by(node, ())
+
+
+def _key(given: Given, layer: int) -> str:
+    return f"{given.want.track_sid}/{given.want.mime_type}/{layer}"
 
 
 def _serving(wanted: int, live: set[int]) -> int:

@@ -31,6 +31,7 @@ from tertulia.sfu import (
     resuming,
 )
 from tertulia.sfu.agenda import Appointment
+from tertulia.sfu.bwe.allocator import Demand
 from tertulia.sfu.bwe.channel import Snapshot
 from tertulia.sfu.events import (
     Closed,
@@ -51,7 +52,7 @@ from tertulia.sfu.events import (
 )
 from tertulia.sfu.participant import LocalParticipant, Participant, Peer
 from tertulia.sfu.plane.api import Feedback, KeyFrame, Plane, Report, Rtcp, Switched, TransportSilent, UnboundSsrc
-from tertulia.sfu.relay import Links
+from tertulia.sfu.relay import Links, Shares
 from tertulia.sfu.relaying import MediaRelay
 from tertulia.sfu.rounds import Rounds
 from tertulia.sfu.settings import CALM_MEMBERS, CALM_UPDATE_NS, REPLICA_IDLE_NS, RoomConfig
@@ -206,6 +207,18 @@ class Room:
         """The node stops: clients may come back to another one."""
         self._state.now = now
         self._state.closing = Reason.SERVER_SHUTDOWN
+        self._end_turn()
+
+    def relay_demands(self, node: NodeId, shares: Shares) -> list[Demand]:
+        """What other members' node wants of our members' video, for the link's division (`linkload`)."""
+        return self._state.relay.demands(node, shares)
+
+    def relay_audio_bps(self, node: NodeId) -> int:
+        return self._state.relay.audio_bps(node)
+
+    def limit_relay(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
+        self._state.now = now
+        self._state.relay.limit(node, shares)
         self._end_turn()
 
     def give_up(self, now: Nanos) -> None:

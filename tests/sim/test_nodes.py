@@ -150,3 +150,28 @@ def test_same_seed_same_trace() -> None:
         traces.append(world.trace.hexdigest())
     assert traces[0] == traces[1]
     assert traces[0] != traces[2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_thin_link_costs_layers_and_not_audio(seed: int) -> None:
+    """350 kb/s between the nodes: the middle layer fits, the best one does not; widened, it comes back."""
+    world = World(seed, 2, link={"delay_ns": 5 * MILLISECOND, "rate_bps": 350_000})
+    ann, ben = world.client("ann"), world.client("ben", node=1)
+    for client in (ann, ben):
+        client.join()
+    world.run(1)
+    ann.publish("video")
+    ann.publish("audio")
+    world.run(15)
+    camera = next(track for track in ann.published.values() if track.type == models.TrackType.VIDEO)
+    link = world.path("link", "sim0", "node-sim1")
+    sent, lost = link.sent, link.lost
+    world.run(8)
+    assert link.lost - lost <= 0.02 * (link.sent - sent), "the link is not overfilled any more"
+    picture = ben.video_from(camera.sid)
+    assert picture is not None
+    assert picture.stamps[max(picture.stamps)][1] < 2
+    assert world.nodes[0].links.loads[world.nodes[0].links.of[world.nodes[1].name]].channel.is_managed
+    link.rate_bps = 5_000_000
+    world.run(60)
+    assert picture.stamps[max(picture.stamps)][1] == 2, "probes find the room"

@@ -30,8 +30,9 @@ from tertulia.sfu.events import (
     Send,
     ToNodes,
 )
+from tertulia.sfu.linkload import LinkLoad
 from tertulia.sfu.plane import simulated_plane
-from tertulia.sfu.plane.api import Address, Datagram, SimulatedPlane, SrtpProfile
+from tertulia.sfu.plane.api import Address, Datagram, Feedback, SimulatedPlane, SrtpProfile
 from tertulia.sfu.room import Room, RoomConfig
 from tertulia.sfu.transport.api import (
     ChannelMessage,
@@ -152,6 +153,7 @@ class SimulatedLinks:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.of: dict[NodeId, TransportId] = {}
+        self.loads: dict[TransportId, LinkLoad] = {}
 
     def open(self, node: NodeId) -> TransportId:
         if node not in self.of:
@@ -163,6 +165,7 @@ class SimulatedLinks:
             address = Address(0, f"node-{node}", PORT)
             plane.allow(transport, address)
             plane.select(transport, address)
+            self.loads[transport] = LinkLoad(node, transport, plane, lambda: [self.node.room])
         return self.of[node]
 
     def close(self, node: NodeId) -> None:
@@ -297,7 +300,9 @@ class World:
         while not node.dead:
             busy = False
             for report in node.plane.reports():
-                if not isinstance(report, Datagram) and not node.closed:
+                if isinstance(report, Feedback) and report.transport in node.links.loads:
+                    node.links.loads[report.transport].feed(report)
+                elif not isinstance(report, Datagram) and not node.closed:
                     node.room.handle(self.now, OfPlane(report))
                     busy = True
             while not node.closed and (output := node.room.poll()) is not None:

@@ -25,9 +25,11 @@ from tertulia.node.cluster.seal import Seal
 from tertulia.protocol import bus
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.ids import NodeId
+from tertulia.protocol.machine import Nanos
+from tertulia.sfu.relay import Shares
 
 if TYPE_CHECKING:
-    from tertulia.node.house import House
+    from tertulia.node.house import House, Seat
 
 log = structlog.get_logger()
 
@@ -51,6 +53,18 @@ def channel_of(node: NodeId) -> str:
     return f"node:{node}"
 
 
+class OnLinks:
+    """One room's use of links (`linkload.Crossing`); what changes it is a turn of the room."""
+
+    def __init__(self, seat: "Seat") -> None:
+        self._seat = seat
+        self.relay_demands = seat.room.relay_demands
+        self.relay_audio_bps = seat.room.relay_audio_bps
+
+    def limit_relay(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
+        self._seat.driver.run(lambda at: self._seat.room.limit_relay(at, node, shares))
+
+
 class Cluster:
     """The node among its peers."""
 
@@ -67,6 +81,7 @@ class Cluster:
         self.counters: Counter[str] = Counter()
         self.directory = Directory(store, self.describe, self._on_gone, self.on_return)
         self.links = Links(house.plane, self.seal, relay, self.say)
+        self.links.crossings = lambda: [OnLinks(seat) for seat in house.seats.values()]
         self.rooms = SharedRooms(self)
         self.calls = Calls(self)
         self.placement = Placement(self)

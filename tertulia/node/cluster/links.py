@@ -7,13 +7,14 @@ packets. Repair, transport-cc and key frames are the plane's business, hop by ho
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tertulia.node.cluster.seal import Seal
 from tertulia.protocol import bus
 from tertulia.protocol.ids import NodeId, TransportId
-from tertulia.sfu.plane.api import Address, Extension, Plane, SrtpProfile
+from tertulia.sfu.linkload import Crossing, LinkLoad
+from tertulia.sfu.plane.api import Address, Extension, Feedback, Plane, SrtpProfile
 
 HALF_BYTES = 16
 EXTENSIONS: Mapping[Extension, int] = {
@@ -52,6 +53,7 @@ class Link:
     """My half as the other side last said it knows it."""
     host: str = ""
     udp_port: int = 0
+    load: LinkLoad | None = None
 
     @property
     def is_up(self) -> bool:
@@ -69,6 +71,9 @@ class Links:
         self._relay = relay
         self._say = say
         self.links: dict[NodeId, Link] = {}
+        self._by_transport: dict[TransportId, Link] = {}
+        self.crossings: Callable[[], Iterable[Crossing]] = tuple
+        """The rooms that use links."""
         self.counters: Counter[str] = Counter()
 
     def open(self, node: NodeId) -> TransportId:
@@ -77,6 +82,8 @@ class Links:
             link = self.links[node] = Link(
                 node, self._plane.add_transport(self._relay.port), secrets.token_bytes(HALF_BYTES)
             )
+            self._by_transport[link.transport] = link
+            link.load = LinkLoad(node, link.transport, self._plane, lambda: self.crossings())
             self._plane.set_extensions(link.transport, EXTENSIONS)
             self._plane.set_feedback(link.transport, 1 + secrets.randbelow(0xFFFFFFFE))
             self._greet(link)
@@ -106,6 +113,14 @@ class Links:
         if changed or word.heard != link.mine:
             self._greet(link)
 
+    def on_feedback(self, report: Feedback) -> bool:
+        """A summary of congestion feedback; False: not of a link."""
+        link = self._by_transport.get(report.transport)
+        if link is None or link.load is None:
+            return False
+        link.load.feed(report)
+        return True
+
     def remind(self) -> None:
         """Links that are not up yet: the word of them may have been lost."""
         for link in self.links.values():
@@ -114,6 +129,7 @@ class Links:
 
     def close(self, node: NodeId) -> None:
         if (link := self.links.pop(node, None)) is not None:
+            del self._by_transport[link.transport]
             self._plane.remove_transport(link.transport)
 
     def close_all(self) -> None:
