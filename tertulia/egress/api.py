@@ -61,7 +61,7 @@ class Egress(Protocol):
     """Called on the event loop. Every refusal is a RequestError with a Twirp code."""
 
     async def start(self, request: Request) -> egress.EgressInfo:
-        """RoomComposite, Participant, TrackComposite, Track; Web is refused (unimplemented)."""
+        """RoomComposite, Participant, TrackComposite, Track, StartEgress; Web is refused (unimplemented)."""
 
     async def start_room_composite(self, request: egress.RoomCompositeEgressRequest) -> egress.EgressInfo: ...
 

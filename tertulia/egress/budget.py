@@ -6,7 +6,7 @@ up; the first job may always start, as with LiveKit's egress: a small machine re
 
 from dataclasses import dataclass
 
-from tertulia.egress.plan import OneTrackSource, PairSource, PersonSource, Plan
+from tertulia.egress.plan import MixSource, OneTrackSource, PairSource, PersonSource, Plan
 from tertulia.egress.targets import WebSocketTarget
 from tertulia.protocol.errors import RequestError
 
@@ -27,7 +27,7 @@ def cost(plan: Plan, preset: str) -> float:
     total = MIX if plan.audio is not None else 0.0
     if plan.video is not None:
         size = plan.video.width * plan.video.height * plan.video.frame_rate / HD_RATE
-        alone = isinstance(plan.source, PersonSource | PairSource)
+        alone = isinstance(plan.source, PersonSource | PairSource | MixSource)
         total += size * (ENCODE_HD.get(preset, ENCODE_HD["veryfast"]) + COMPOSE_HD * (0.6 if alone else 1.0))
     return total
 

@@ -8,7 +8,8 @@ made in virtual time.
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tertulia.egress.stage import Channel, Scene
+from tertulia.egress.plan import Channel
+from tertulia.egress.stage import Scene
 from tertulia.protocol.machine import MILLISECOND, Nanos
 from tertulia.protocol.tap import SenderClock, TapPacket, TrackAvailable
 

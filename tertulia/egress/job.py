@@ -141,7 +141,8 @@ class EgressJob:
         info.details = "; ".join(details + self.notes)
         getattr(info, self.plan.kind).CopyFrom(redacted(self.plan.request))
         if self._layout:
-            info.room_composite.layout = self._layout
+            shown = info.egress.template if self.plan.kind == "egress" else info.room_composite
+            shown.layout = self._layout
         self._add_results(info)
         return info
 

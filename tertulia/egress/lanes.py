@@ -12,7 +12,7 @@ from tertulia.egress.decode import SILENT_BYTES, PictureDecoder, VoiceDecoder
 from tertulia.egress.depacketize import Frame, Gap, Resequencer, depacketizer_for, opus_samples
 from tertulia.egress.engine import Tally
 from tertulia.egress.mixer import Mixer
-from tertulia.egress.stage import Channel
+from tertulia.egress.plan import Channel
 from tertulia.egress.timeline import SAMPLE_RATE, SampleCursor, TrackClock
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.machine import SECOND, Nanos

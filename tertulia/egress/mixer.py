@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tertulia.egress.decode import Samples
-from tertulia.egress.stage import Channel
+from tertulia.egress.plan import Channel
 from tertulia.egress.timeline import SAMPLE_RATE, Placement
 
 AHEAD_LIMIT = 8 * SAMPLE_RATE

@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
-from livekit.protocol import egress
+from livekit.protocol import egress, models
 
 from tertulia.egress.naming import PERSON_VARIABLES, ROOM_VARIABLES, TRACK_VARIABLES
 from tertulia.egress.presets import (
@@ -36,6 +36,7 @@ from tertulia.egress.targets import (
     streams_target,
 )
 from tertulia.protocol.errors import RequestError
+from tertulia.protocol.tap import TrackAvailable
 
 Request = (
     egress.RoomCompositeEgressRequest
@@ -43,10 +44,13 @@ Request = (
     | egress.TrackCompositeEgressRequest
     | egress.TrackEgressRequest
     | egress.WebEgressRequest
+    | egress.StartEgressRequest
 )
 Encoded = egress.RoomCompositeEgressRequest | egress.ParticipantEgressRequest | egress.TrackCompositeEgressRequest
 Mixing = Literal["both", "agent", "alternate"]
-Kind = Literal["room_composite", "participant", "track_composite", "track"]
+Channel = Literal["both", "left", "right"]
+Kind = Literal["room_composite", "participant", "track_composite", "track", "egress"]
+"""The field of EgressInfo that shows the request."""
 
 STREAM_KEY_FRAME_INTERVAL_S = 4.0
 """Streams: what LiveKit's egress uses, and services ask for."""
@@ -76,7 +80,48 @@ class OneTrackSource:
     track_id: str
 
 
-Source = RoomSource | PersonSource | PairSource | OneTrackSource
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Voices that match (by track, by person, by kind of person) go to one ear or both."""
+
+    track_id: str
+    identity: str
+    kind: int | None
+    channel: Channel
+
+    def takes(self, event: TrackAvailable) -> bool:
+        return (
+            (bool(self.track_id) and event.track.sid == self.track_id)
+            or (bool(self.identity) and event.participant.identity == self.identity)
+            or (self.kind is not None and event.participant.kind == self.kind)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MixSource:
+    """Media chosen piece by piece: one picture, any voices. Goes on until the room ends or somebody stops it."""
+
+    video_track_id: str
+    video_identity: str
+    prefer_screen_share: bool
+    capture_all: bool
+    routes: tuple[Route, ...]
+
+    @property
+    def has_video(self) -> bool:
+        return bool(self.video_track_id or self.video_identity)
+
+    def shows(self, event: TrackAvailable) -> bool:
+        if self.video_track_id:
+            return event.track.sid == self.video_track_id
+        wanted = (models.CAMERA, models.SCREEN_SHARE) if self.prefer_screen_share else (models.CAMERA,)
+        return event.participant.identity == self.video_identity and event.track.source in wanted
+
+    def hears(self, event: TrackAvailable) -> bool:
+        return self.capture_all or any(route.takes(event) for route in self.routes)
+
+
+Source = RoomSource | PersonSource | PairSource | OneTrackSource | MixSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +172,7 @@ def make_plan(request: Request, *, root: str = "") -> Plan:
             if not request.identity:
                 raise invalid("identity", "missing")
             source = PersonSource(request.identity, request.screen_share)
-            return _encoded("participant", request, source, root, PERSON_VARIABLES)
+            return encoded_plan("participant", request, source, root, PERSON_VARIABLES)
         case egress.TrackCompositeEgressRequest():
             return _track_composite(request, root)
         case egress.TrackEgressRequest():
@@ -137,6 +182,10 @@ def make_plan(request: Request, *, root: str = "") -> Plan:
             return Plan(
                 "track", request.room_name, OneTrackSource(request.track_id), None, None, targets, deepcopy(request)
             )
+        case egress.StartEgressRequest():
+            from tertulia.egress.unified import unified_plan  # it is made of this module's words
+
+            return unified_plan(request, root)
         case _:
             raise RequestError("unimplemented", "web egress needs a browser and is not offered by this server")
 
@@ -158,7 +207,7 @@ def _room_composite(request: egress.RoomCompositeEgressRequest, root: str) -> Pl
     if request.video_only and request.audio_mixing:
         raise invalid("audio_mixing", "contradicts video_only")
     source = RoomSource(request.layout, mixings[request.audio_mixing])
-    return _encoded(
+    return encoded_plan(
         "room_composite",
         request,
         source,
@@ -174,7 +223,7 @@ def _track_composite(request: egress.TrackCompositeEgressRequest, root: str) -> 
         raise invalid("audio_track_id or video_track_id", "missing")
     if request.audio_track_id == request.video_track_id:
         raise invalid("audio_track_id and video_track_id", "the same track")
-    return _encoded(
+    return encoded_plan(
         "track_composite",
         request,
         PairSource(request.audio_track_id, request.video_track_id),
@@ -185,7 +234,7 @@ def _track_composite(request: egress.TrackCompositeEgressRequest, root: str) -> 
     )
 
 
-def _encoded(
+def encoded_plan(
     kind: Kind,
     request: Encoded,
     source: Source,
@@ -195,6 +244,7 @@ def _encoded(
     video: bool = True,
     audio: bool = True,
 ) -> Plan:
+    """A plan that encodes: what all such requests have in common."""
     targets = _targets(request, root, variables, video=video)
     picture, sound = _options(request)
     if all(isinstance(target, ImagesTarget) for target in targets):

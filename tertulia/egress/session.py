@@ -145,11 +145,11 @@ class Session:
         """What shall be recorded must come in time, and be something that can be recorded."""
         if isinstance(self.plan.source, RoomSource):
             return
-        mistake = self._stage.mistake
+        mistake = self._stage.casting.mistake
         if mistake:
             self._fail(mistake, 400)
         elif now - self._started_at > self._around.config.track_wait_s * SECOND:
-            missing = self._stage.missing()
+            missing = self._stage.casting.missing()
             if missing:
                 self._fail(f"{missing} not found", 404)
 
@@ -318,7 +318,7 @@ class Session:
         engine = self._worker.engine
         if engine is not None:
             self.job.notes += engine.tally.notes()
-        self.job.notes += [f"{sid} left out: {why}" for sid, why in self._stage.unrecordable.items()]
+        self.job.notes += [f"{sid} left out: {why}" for sid, why in self._stage.casting.unrecordable.items()]
         if engine is not None:
             log.info("egress %s encoded: %s", self.job.egress_id, engine.tally)
 

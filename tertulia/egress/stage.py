@@ -6,13 +6,12 @@ template has them (egress-features 2.1): screen shares first, then who speaks or
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
 
 from livekit.protocol import models
 
-from tertulia.egress.depacketize import depacketizer_for
+from tertulia.egress.casting import Casting
 from tertulia.egress.layout import Layout, Rect, Theme, capacity, parse_layout, rectangles
-from tertulia.egress.plan import OneTrackSource, PairSource, PersonSource, RoomSource, Source
+from tertulia.egress.plan import Channel, OneTrackSource, PairSource, RoomSource, Source
 from tertulia.protocol.machine import MILLISECOND, Nanos
 from tertulia.protocol.tap import (
     ParticipantGone,
@@ -25,13 +24,10 @@ from tertulia.protocol.tap import (
 
 AUDIO_LIMIT = 64
 """Voices mixed at once; beyond, the earliest stay."""
-UNRECORDABLE_LIMIT = 20
 MAIN_HOLD_NS = 1500 * MILLISECOND
 """The speaker's place changes no more often."""
 LAYER_STRETCH = 1.1
 """A layer this much smaller than its tile will do: nobody sees it, and the next one costs four times as much."""
-
-Channel = Literal["both", "left", "right"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +106,6 @@ class Stage:
     def __init__(self, source: Source, size: tuple[int, int] | None, *, audio: bool) -> None:
         self._source = source
         self._size = size
-        self._audio = audio
         self._layout = parse_layout(source.layout if isinstance(source, RoomSource) else "single-speaker")
         self._actors: dict[str, _Actor] = {}
         self._seats: list[str] = []
@@ -123,14 +118,7 @@ class Stage:
         self._out: deque[StageOutput] = deque()
         self._ended = False
         self._order = 0
-        self._alternate = 0
-        self.found = isinstance(source, RoomSource)
-        """The track or person to be recorded is, or was, there."""
-        self.unrecordable: dict[str, str] = {}
-        """Track sid -> why it is left out; the first few."""
-        self.mistake = ""
-        """What the caller has got wrong, once the room tells."""
-        self._seen: set[str] = set()
+        self.casting = Casting(source, video=size is not None, audio=audio)
 
     # the four verbs
 
@@ -145,7 +133,7 @@ class Stage:
             case ParticipantGone(sid=sid, identity=identity):
                 for track_sid in [a for a, actor in self._actors.items() if actor.available.participant.sid == sid]:
                     self._gone(track_sid)
-                if isinstance(self._source, PersonSource) and identity == self._source.identity and self.found:
+                if self.casting.ends_with(identity):
                     self._end()
             case RoomGone():
                 self._end()
@@ -175,18 +163,6 @@ class Stage:
     def layout(self) -> Layout:
         return self._layout
 
-    def missing(self) -> str:
-        """What shall be recorded and has not been seen, in words; empty when nothing is."""
-        match self._source:
-            case PersonSource(identity=identity):
-                return "" if self.found else f"participant {identity} with a track to record"
-            case PairSource(audio_track_id=audio, video_track_id=video):
-                return next((f"track {sid}" for sid in (audio, video) if sid and sid not in self._seen), "")
-            case OneTrackSource(track_id=sid):
-                return "" if sid in self._seen else f"track {sid}"
-            case RoomSource():
-                return ""
-
     # what the events say
 
     def _available(self, event: TrackAvailable) -> None:
@@ -198,54 +174,10 @@ class Stage:
             if known.is_open and was_muted != event.track.muted:
                 self._out.append(MuteTrack(sid, event.track.muted))
             return
-        if not self._belongs(event):
-            return
-        self.found = True
-        if isinstance(self._source, PairSource | OneTrackSource):
-            self._seen.add(sid)
-        why = _why_not(event)
-        if why:
-            if len(self.unrecordable) < UNRECORDABLE_LIMIT:
-                self.unrecordable[sid] = why
-            if isinstance(self._source, PairSource | OneTrackSource):
-                self.mistake = self.mistake or f"track {sid} cannot be recorded: {why}"
+        if not self.casting.admit(event):
             return
         self._order += 1
-        self._actors[sid] = _Actor(event, self._order, self._channel(event))
-
-    def _belongs(self, event: TrackAvailable) -> bool:
-        track, person = event.track, event.participant
-        if person.kind == models.ParticipantInfo.Kind.EGRESS:
-            return False
-        match self._source:
-            case PersonSource(identity=identity, screen_share=screen):
-                usual = track.source in (models.CAMERA, models.MICROPHONE)
-                if person.identity != identity:
-                    return False
-                self.found = True
-                if usual == screen:
-                    return False
-            case PairSource(audio_track_id=audio, video_track_id=video):
-                if track.sid not in (audio, video):
-                    return False
-                field, kind = ("audio", models.AUDIO) if track.sid == audio else ("video", models.VIDEO)
-                if track.type != kind:
-                    self.mistake = f"request has missing or invalid field: {field}_track_id (not {field})"
-            case OneTrackSource(track_id=only):
-                return track.sid == only
-        return self._size is not None if track.type == models.VIDEO else self._audio and track.type == models.AUDIO
-
-    def _channel(self, event: TrackAvailable) -> Channel:
-        if event.track.type != models.AUDIO or not isinstance(self._source, RoomSource):
-            return "both"
-        match self._source.mixing:
-            case "agent":
-                return "left" if event.participant.kind == models.ParticipantInfo.Kind.AGENT else "right"
-            case "alternate":
-                self._alternate += 1
-                return "left" if self._alternate % 2 else "right"
-            case _:
-                return "both"
+        self._actors[sid] = _Actor(event, self._order, self.casting.channel(event))
 
     def _gone(self, sid: str) -> None:
         actor = self._actors.pop(sid, None)
@@ -366,11 +298,3 @@ def _layer_height(track: models.TrackInfo, tile: Tile) -> int:
         if layer * LAYER_STRETCH >= needed:
             return int(layer)
     return int(heights[-1]) if heights else max(2, round(needed))
-
-
-def _why_not(event: TrackAvailable) -> str:
-    if event.track.encryption != models.Encryption.NONE:
-        return "end-to-end encrypted"
-    if depacketizer_for(event.mime_type) is None:
-        return f"codec {event.mime_type} cannot be recorded"
-    return ""

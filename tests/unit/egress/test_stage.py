@@ -214,11 +214,11 @@ def test_a_person_and_nobody_else() -> None:
 
 def test_pairs_name_what_is_missing_and_end_when_both_are_gone() -> None:
     drive = Drive(PairSource("M", "A"))
-    assert drive.stage.missing() == "track M"
+    assert drive.stage.casting.missing() == "track M"
     drive.tell(available("a", "M", models.MICROPHONE))
-    assert drive.stage.missing() == "track A"
+    assert drive.stage.casting.missing() == "track A"
     drive.tell(available("b", "A"))
-    assert drive.stage.missing() == ""
+    assert drive.stage.casting.missing() == ""
     assert not any(isinstance(o, SourceEnded) for o in drive.tell(TrackGone("PA_a", "M")))
     assert any(isinstance(o, SourceEnded) for o in drive.tell(TrackGone("PA_b", "A")))
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_recorded_is_left_out_with_its_reason() -> None:
     drive = Drive()
     drive.tell(available("a", "A", mime="video/H265"), available("b", "B"))
     assert drive.seats() == ["B"]
-    assert drive.stage.unrecordable == {"A": "codec video/H265 cannot be recorded"}
+    assert drive.stage.casting.unrecordable == {"A": "codec video/H265 cannot be recorded"}
 
 
 def test_after_the_end_nothing_more_is_wished() -> None:
