@@ -1,7 +1,7 @@
 """The tables of the data plane, interpreted: plain objects with the fields of the C structs in `compiled/rows.pxd`.
 
-A test holds the two lists of fields together. Lists stand for C arrays; those that are empty at first are given their
-length by `tables`. Names ending in nothing are counts or handles; `_at` and `_due` are monotonic nanoseconds.
+A test holds the two lists of fields together. Lists stand for C arrays; those that are empty at first get their length
+from the plumbing. `_at` and `_due` are monotonic nanoseconds; numbers of packets are unwrapped unless they are 32 bits.
 """
 
 from collections.abc import Callable
