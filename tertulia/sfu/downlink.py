@@ -37,13 +37,17 @@ COLLAPSE = 0.6
 # ------------------------------------------------------------------------------------------ rates
 
 
-def measure(state: RoomState) -> None:
-    """What every up stream brings, once per RATES_NS."""
+def tick(state: RoomState) -> None:
+    """Once per RATES_NS: what every up stream brings; and whoever is held back is looked at without feedback too."""
     for track in state.tracks.values():
         if not track.info.muted:
             for receiver in track.receivers:
                 for stream in receiver.streams.values():
                     _measure(state, stream)
+    for local in state.local_members():
+        if local.is_held_back:
+            _retry(state, local)
+            _divide(state, local)
 
 
 def _measure(state: RoomState, stream: UpStream) -> None:
@@ -75,20 +79,16 @@ def layer_bps(track: PublishedTrack, receiver: Receiver, layer: int) -> int:
 
 
 def on_feedback(state: RoomState, report: Feedback) -> None:
-    """The plane's summary of a client's feedback; the clock of everything here."""
+    """The plane's summary of a client's feedback, several times a second."""
     local = state.by_transport.get(report.transport)
     if local is None or not state.config.congestion_control or local.down.transport != report.transport:
         state.counters["report_unused"] += 1
         return
     channel = local.channel
-    before = channel.counters.copy()
-    cut = channel.feed(report)
-    if local.bandwidth_cap_bps:
-        channel.cap(local.bandwidth_cap_bps)
-    if channel.is_managed or local.is_held_back:
-        _divide(state, local, collapsed=cut and channel.estimate.bps < COLLAPSE * _use(channel))
-    for name, count in (channel.counters - before).items():
-        state.counters[f"downlink_{name}"] += count
+    is_remb = not channel.estimate.has_acknowledgements
+    cut = channel.feed(report, _use(local) if is_remb else 0)
+    if cut or channel.is_managed or local.is_held_back:
+        _divide(state, local, collapsed=cut and channel.estimate.bps < COLLAPSE * _use(local))
 
 
 def row_added(state: RoomState, local: LocalParticipant, wish: Subscription) -> None:
@@ -99,9 +99,16 @@ def row_added(state: RoomState, local: LocalParticipant, wish: Subscription) -> 
     channel.allow_pause = state.config.allow_pause or local.allow_pause
     if local.gives_feedback and channel.estimate.phase is Phase.UNKNOWN:
         channel.begin(state.now)
-        state.agenda.at(state.after(RETRY_NS), lambda: _look_again(state, local))
     if channel.is_managed:
         _divide(state, local)
+
+
+def cap_changed(state: RoomState, local: LocalParticipant) -> None:
+    """A test wants the way down to look thinner, or (0) as it is."""
+    if not state.config.congestion_control:
+        return
+    local.channel.reset()
+    _divide(state, local)
 
 
 def snapshots(state: RoomState) -> dict[str, Snapshot]:
@@ -109,23 +116,32 @@ def snapshots(state: RoomState) -> dict[str, Snapshot]:
     return {local.who.identity: local.channel.snapshot() for local in state.local_members()}
 
 
-def _use(channel: Channel) -> int:
-    return channel.division.used_bps + channel.other_bps
+def _use(local: LocalParticipant) -> int:
+    """What is sent to this member now."""
+    use = 0
+    for wish in local.subscriptions.values():
+        layer = wish.forwarder.target[0]
+        if wish.track.is_video and wish.down is not None and wish.receiver is not None and layer >= 0:
+            use += layer_bps(wish.track, wish.receiver, layer)
+        else:
+            use += _audio_bps(wish)
+    return use
 
 
-def _look_again(state: RoomState, local: LocalParticipant) -> None:
-    """No feedback is no clock: a peer that never gives any is let go; one whose tracks are all paused tries again."""
+def _retry(state: RoomState, local: LocalParticipant) -> None:
+    """Everything is paused, so no feedback comes and nothing can be learned: after a while it is tried again."""
     channel = local.channel
-    if local.who.is_gone:
-        return
-    if not channel.estimate.has_acknowledgements and channel.is_managed:
-        _divide(state, local)
     shares = channel.division.shares.values()
-    if shares and not channel.other_bps and all(share.layer == PAUSED for share in shares):
+    if not shares or channel.other_bps or any(share.layer != PAUSED for share in shares):
+        local.paused_since = None
+    elif local.paused_since is None:
+        local.paused_since = state.now
+    elif state.now - local.paused_since >= RETRY_NS:
+        local.paused_since = None
         state.counters["downlink_retried"] += 1
-        channel.reset(state.now)
-        _divide(state, local)
-    state.agenda.at(state.after(RETRY_NS), lambda: _look_again(state, local))
+        channel.reset()
+        if local.gives_feedback:
+            channel.begin(state.now)
 
 
 # ------------------------------------------------------------------------------------------ decisions
@@ -133,11 +149,15 @@ def _look_again(state: RoomState, local: LocalParticipant) -> None:
 
 def _divide(state: RoomState, local: LocalParticipant, *, collapsed: bool = False) -> None:
     channel = local.channel
+    if local.bandwidth_cap_bps:
+        channel.cap(local.bandwidth_cap_bps)
     channel.other_bps = sum(_audio_bps(wish) for wish in local.subscriptions.values())
     demands = [demand for wish in local.subscriptions.values() if (demand := _demand(channel, wish)) is not None]
     before = channel.division
     division = channel.divide(state.now, demands)
     local.is_held_back = channel.is_managed
+    for name, count in channel.news().items():
+        state.counters[f"downlink_{name}"] += count
     _apply(state, local, division, collapsed=collapsed)
     _tell_paused(state, local, before, division)
     if channel.prober.is_running and not local.is_probing:

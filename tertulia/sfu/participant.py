@@ -181,6 +181,8 @@ class LocalParticipant:
         """It agreed to transport-cc feedback about what we send."""
         self.is_held_back = False
         """The stream allocator set ceilings."""
+        self.paused_since: Nanos | None = None
+        """All its video, for want of bandwidth."""
         self.is_probing = False
         self.probe_bytes = 0
         """Due of a running probe, and not sent yet."""

@@ -29,7 +29,7 @@ class Rounds:
             self._start("speakers", state.config.audio_interval_ns, self._speakers)
             self._start("layers", CYCLE_NS, self._layers)
         if state.config.congestion_control:
-            self._start("rates", downlink.RATES_NS, lambda: downlink.measure(state))
+            self._start("rates", downlink.RATES_NS, lambda: downlink.tick(state))
         self._start("quality", QUALITY_NS, self._quality)
         self._start("tokens", TOKEN_REFRESH_NS, self._tokens)
         self._start("counts", ROOM_UPDATE_NS, self._counts)

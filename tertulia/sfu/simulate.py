@@ -3,7 +3,7 @@
 from livekit.protocol import models, rtc
 
 from tertulia.protocol.machine import SECOND
-from tertulia.sfu import hearing, leaving, negotiating
+from tertulia.sfu import downlink, hearing, leaving, negotiating
 from tertulia.sfu.participant import LocalParticipant
 from tertulia.sfu.state import RoomState
 
@@ -30,7 +30,8 @@ def on_scenario(state: RoomState, local: LocalParticipant, scenario: rtc.Simulat
         case "disconnect_signal_on_resume_no_messages":
             _drop_next_resume(state, local, silently=True)
         case "subscriber_bandwidth":
-            local.bandwidth_cap_bps = scenario.subscriber_bandwidth
+            local.bandwidth_cap_bps = max(scenario.subscriber_bandwidth, 0)
+            downlink.cap_changed(state, local)
         case _:
             state.counters["simulate_unknown"] += 1
 

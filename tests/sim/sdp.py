@@ -59,8 +59,7 @@ def _section(section: Section, name: str) -> list[str]:
         return [*lines, "a=sctp-port:5000", "a=max-message-size:262144"]
     video = section.kind == "video"
     lines = [f"m={section.kind} 9 UDP/TLS/RTP/SAVPF " + (f"{VP8} {RTX}" if video else str(OPUS)), *transport]
-    extensions = VIDEO_EXTENSIONS if video else AUDIO_EXTENSIONS
-    extensions += (TWCC,) if section.twcc else ()
+    extensions = [*(VIDEO_EXTENSIONS if video else AUDIO_EXTENSIONS), *([TWCC] if section.twcc else [])]
     lines += [f"a=extmap:{number} {EXTENSIONS[number]}" for number in extensions]
     lines += [f"a={section.direction}", "a=rtcp-mux", "a=rtcp-rsize"]
     if section.cid:

@@ -51,6 +51,7 @@ class Channel:
         self.division = NO_DIVISION
         self.counters: Counter[str] = Counter()
         """What happened here: cuts by cause, probes by outcome."""
+        self._told: Counter[str] = Counter()
         self.other_bps = 0
         """What flows besides video: it is never divided."""
         self._content_since: Nanos | None = None
@@ -67,14 +68,17 @@ class Channel:
         self._began_at = now
         self.estimate.start(now)
 
-    def feed(self, report: Feedback) -> bool:
-        """One report of the plane. True: the estimate was cut, divide again at once."""
+    def feed(self, report: Feedback, use_bps: int = 0) -> bool:
+        """One report of the plane; `use_bps` is sent now, and only REMB is held against it.
+
+        True: the estimate was cut, divide again at once.
+        """
         now = report.now
         estimate = self.estimate
         self.prober.review(now)
         if self._is_probing(now, report):
             return False
-        cause = estimate.feed(report, self.division.used_bps + self.other_bps)
+        cause = estimate.feed(report, use_bps)
         if cause is None:
             return False
         self._content_since = None
@@ -96,11 +100,16 @@ class Channel:
             self._consider_probe(now)
         return self.division
 
-    def reset(self, now: Nanos) -> None:
-        """Nothing flows, so nothing can be learned: try as if it were new."""
+    def news(self) -> Counter[str]:
+        """What happened since the last call."""
+        news = self.counters - self._told
+        self._told = self.counters.copy()
+        return news
+
+    def reset(self) -> None:
+        """Nothing flows, so nothing can be learned: as if it were new."""
         self.estimate, self.prober = Estimate(), Prober()
         self._content_since = None
-        self.begin(now)
 
     def snapshot(self) -> Snapshot:
         estimate = self.estimate

@@ -24,6 +24,8 @@ STEP_NS = 500 * MILLISECOND
 CALM_NS = SECOND
 """After a cut nothing counts as proven for so long: what arrives now may have waited in the queue."""
 REMB_MARGIN = 0.95
+REMB_PATIENCE_NS = 3 * SECOND
+"""A peer's estimate follows what it receives: below the use it may still be on its way up, unless it falls."""
 EXCUSED_NS = 300 * MILLISECOND
 """How long a cut takes to be felt, besides a round trip."""
 
@@ -66,6 +68,8 @@ class Estimate:
         self._loss = LossBound()
         self._cut_at = 0
         self._step_at = 0
+        self._short_since: Nanos | None = None
+        """The peer's estimate is below the use."""
 
     def start(self, now: Nanos) -> None:
         """Feedback is due from this peer and video begins: go up from a rate most paths carry."""
@@ -79,11 +83,12 @@ class Estimate:
 
     def feed(self, report: Feedback, expected_bps: int) -> Cause | None:
         """One report; why the estimate was cut, None when it was not."""
+        before = self.remb_bps
         self.observe(report)
         if report.acknowledged_packets or report.lost_packets:
             return self._judge(report.now)
         if report.remb_bps and not self.has_acknowledgements:
-            return self._believe(report.now, expected_bps)
+            return self._believe(report.now, expected_bps, is_falling=report.remb_bps < before)
         return None
 
     def observe(self, report: Feedback) -> None:
@@ -132,10 +137,15 @@ class Estimate:
             self.prove(rate)
         return None
 
-    def _believe(self, now: Nanos, expected_bps: int) -> Cause | None:
-        """The peer's own estimate follows what it receives; only one below the use says that it is too much."""
+    def _believe(self, now: Nanos, expected_bps: int, *, is_falling: bool) -> Cause | None:
+        """Only an estimate of the peer's that falls or stays below the use says that it is too much."""
         if self.remb_bps < REMB_MARGIN * expected_bps:
-            return self._cut(now, self.remb_bps, Cause.REMB)
+            self._short_since = self._short_since or now
+            if is_falling or now - self._short_since >= REMB_PATIENCE_NS:
+                self._short_since = None
+                return self._cut(now, self.remb_bps, Cause.REMB)
+            return None
+        self._short_since = None
         if self.is_calm(now):
             self.prove(self.remb_bps)
         return None

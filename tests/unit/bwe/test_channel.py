@@ -38,7 +38,7 @@ class Viewer:
             bytes_due = self.channel.prober.take(self.path.now) or 0
             media = AUDIO_BPS + (dict(LAYERS)[self.layer] if self.layer >= 0 else 0)
             (one,) = self.path.offer(media, 0.1, load_bps=bytes_due * 80)
-            self.channel.feed(one)
+            self.channel.feed(one, media)
             self.divide(one.now)
             seen.append(self.layer)
         return seen
@@ -96,7 +96,8 @@ def test_a_pause_ends_with_a_reset() -> None:
     viewer = Viewer(60_000, allow_pause=True)
     viewer.run(10)
     assert viewer.layer == -1
-    viewer.channel.reset(viewer.path.now)
+    viewer.channel.reset()
+    viewer.channel.begin(viewer.path.now)
     viewer.divide(viewer.path.now)
     assert viewer.layer >= 0
 
@@ -115,13 +116,15 @@ def test_a_peer_with_remb_alone_tries_the_next_layer_for_a_while() -> None:
     channel = Channel()
     demands = [Demand("cam", LAYERS, shown=2)]
     channel.divide(BEGIN, demands)
-    assert channel.feed(report(BEGIN + SECOND, remb_bps=600_000))
+    assert not channel.feed(report(BEGIN, remb_bps=2_000_000), 1_700_000)
+    assert channel.feed(report(BEGIN + SECOND, remb_bps=600_000), 1_700_000)
     assert channel.divide(Nanos(BEGIN + SECOND), demands).shares["cam"].layer == 1
     later = Nanos(BEGIN + 5 * SECOND)
-    assert not channel.feed(report(later, remb_bps=600_000))
+    assert not channel.feed(report(later, remb_bps=600_000), 490_000)
     channel.divide(later, demands)
     assert channel.divide(later, demands).shares["cam"].layer == 2
-    assert channel.feed(report(later + SECOND, remb_bps=600_000)), "it was too much"
+    assert not channel.feed(report(later + SECOND, remb_bps=650_000), 1_700_000), "it may follow"
+    assert channel.feed(report(later + 4 * SECOND, remb_bps=650_000), 1_700_000), "it was too much"
     assert channel.prober.wait_ns > FIRST_WAIT_NS
 
 

@@ -87,7 +87,7 @@ def test_remb_counts_only_below_the_use_and_only_without_acknowledgements() -> N
     estimate = Estimate()
     assert estimate.feed(report(BEGIN, remb_bps=960_000), 1_000_000) is None
     assert estimate.bps == UNLIMITED_BPS
-    assert estimate.feed(report(BEGIN + SECOND, remb_bps=900_000), 1_000_000) is Cause.REMB
+    assert estimate.feed(report(BEGIN + SECOND, remb_bps=900_000), 1_000_000) is Cause.REMB, "it falls"
     assert estimate.bps == 900_000
     assert estimate.feed(report(BEGIN + 4 * SECOND, remb_bps=1_200_000), 850_000) is None
     assert estimate.bps == 1_200_000
@@ -95,6 +95,12 @@ def test_remb_counts_only_below_the_use_and_only_without_acknowledgements() -> N
     assert not feed(estimate, Path(10_000_000), 1_000_000, 1)
     late = report(BEGIN + 9 * SECOND, remb_bps=1)
     assert estimate.feed(late, 1_000_000) is None
+
+
+def test_remb_that_grows_is_waited_for() -> None:
+    estimate = Estimate()
+    causes = [estimate.feed(report(BEGIN + n * SECOND, remb_bps=300_000 + n), 1_000_000) for n in range(4)]
+    assert causes == [None, None, None, Cause.REMB]
 
 
 def test_a_cap_limits() -> None:
