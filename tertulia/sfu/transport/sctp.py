@@ -156,6 +156,20 @@ class BoundedSctp(RTCSctpTransport):
 
     # receiving, bounded -------------------------------------------------------------------------
 
+    async def _handle_data(self, data: bytes) -> None:
+        """As the base does, but what is dropped whole (RFC 9260 6.8, 8.5) has a name; a ValueError is `malformed`."""
+        _, _, tag, chunks = base.parse_packet(data)
+        begins = any(isinstance(chunk, base.InitChunk) for chunk in chunks)
+        if begins and len(chunks) > 1:
+            raise PeerError("INIT is not alone in its packet")
+        if tag != (0 if begins else self._local_verification_tag):
+            self._count("sctp_wrong_tag")
+            return
+        for chunk in chunks:
+            await self._receive_chunk(chunk)
+        if self._sack_needed:
+            await self._send_sack()
+
     async def _receive_chunk(self, chunk: base.Chunk) -> None:
         if isinstance(chunk, base.InitChunk):
             if self._association_state is self.State.ESTABLISHED:

@@ -232,6 +232,23 @@ def test_what_is_in_flight_is_bounded(hand: Hand) -> None:
     assert sctp.MAX_FLIGHT_BYTES <= most <= sctp.MAX_FLIGHT_BYTES + 1200
 
 
+def test_packets_dropped_whole_have_a_name(hand: Hand) -> None:
+    hand.open()
+    before = hand.counts["sctp_malformed"]
+    sack = base.SackChunk()
+    sack.cumulative_tsn, sack.advertised_rwnd = hand.their_tsn, 1 << 20
+    whole = base.serialize_packet(5000, 5000, hand.tag, sack)
+    for packet in (b"", b"\x13", whole[:-1], whole[:20] + b"\xff" + whole[21:], whole + bytes(3)):
+        hand.raw(packet)
+    assert hand.counts["sctp_malformed"] == before + 5
+    hand.give(sack, tag=hand.tag ^ 1)
+    assert hand.counts["sctp_wrong_tag"] == 1
+    init = base.InitChunk()
+    hand.give(init)
+    assert hand.counts["sctp_wrong_tag"] == 2
+    assert hand.alive()
+
+
 def test_repeated_inits_change_nothing(hand: Hand) -> None:
     hand.open()
     assert hand.alive()
