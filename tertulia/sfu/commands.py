@@ -94,7 +94,7 @@ def set_permission(state: RoomState, who: Participant, permission: models.Partic
     info.permission.CopyFrom(permission)
     state.changed(who)
     if permission.hidden and not was_hidden:
-        state.updates.vanish(who)
+        state.updates.vanish(who, state.now)
     if permission.hidden != was_hidden:
         subscribing.review_publisher(state, who.sid)
     if who.local is not None:

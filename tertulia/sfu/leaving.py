@@ -100,7 +100,7 @@ def remove(
     who.info.disconnect_reason = reason
     who.info.version += 1
     state.remove(who)
-    state.updates.depart(who)
+    state.updates.depart(who, state.now)
     state.taps.tell(ParticipantGone(who.identity, who.sid))
     state.happened("participant_left" if was_active else "participant_connection_aborted", who)
 

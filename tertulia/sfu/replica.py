@@ -243,7 +243,7 @@ def _take(state: RoomState, who: Participant, word: bus.Member, info: models.Par
         subscribing.review_publisher(state, who.sid)
     state.updates.mark(who, to_self=False)
     if who.is_hidden and not was_hidden:
-        state.updates.vanish(who)
+        state.updates.vanish(who, state.now)
 
 
 def _track(state: RoomState, who: Participant, told: models.TrackInfo, offers: tuple[bus.CodecOffer, ...]) -> None:

@@ -5,7 +5,7 @@ from livekit.protocol import models, rtc
 from tertulia.sfu import data_tracks, delivering, joining, leaving, negotiating, publishing, subscribing
 from tertulia.sfu.events import EndSession, Resume, Send
 from tertulia.sfu.participant import LocalParticipant
-from tertulia.sfu.settings import server_info
+from tertulia.sfu.settings import DEPARTED_NS, server_info
 from tertulia.sfu.state import RoomState
 from tertulia.sfu.updates import full_update
 
@@ -59,7 +59,8 @@ def _tell_everything(state: RoomState, local: LocalParticipant) -> None:
     )
     state.send(local, rtc.SignalResponse(reconnect=response))
     present = [member.info for member in state.members.values() if member is local.who or not member.is_hidden]
-    for message in full_update([*state.updates.departed, *present]):
+    departed = state.updates.departed(since=state.now - DEPARTED_NS)
+    for message in full_update([*departed, *present]):
         state.send(local, message)
     state.send(local, rtc.SignalResponse(room_update=rtc.RoomUpdate(room=state.info())))
     local.heard.clear()

@@ -84,7 +84,8 @@ CALM_MEMBERS = 50
 MAX_UPDATE_BYTES = 128 << 10
 """One ParticipantUpdate; more members go into the next."""
 MAX_DEPARTED = 200
-"""Departures kept for clients that resume."""
+DEPARTED_NS = 120 * SECOND
+"""Departures kept for clients that resume, and for how long one may be away without having heard of them."""
 MAX_REQUEST_BYTES = 1 << 20
 MAX_PERMISSION_ENTRIES = 10_000
 MAX_DATA_BYTES = 256 << 10

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from livekit.protocol import models, rtc
 
+from tertulia.protocol.machine import Nanos
 from tertulia.sfu.participant import Participant
 from tertulia.sfu.settings import MAX_DEPARTED, MAX_UPDATE_BYTES
 
@@ -33,7 +34,7 @@ class Updates:
         self._changes: dict[str, _Change] = {}
         """By participant sid, oldest first."""
         self._is_urgent = False
-        self.departed: deque[models.ParticipantInfo] = deque(maxlen=MAX_DEPARTED)
+        self._departed: deque[tuple[Nanos, models.ParticipantInfo]] = deque(maxlen=MAX_DEPARTED)
         """For clients that resume."""
 
     def mark(self, who: Participant, *, to_self: bool) -> None:
@@ -44,17 +45,21 @@ class Updates:
             change.to_self |= to_self
         self._is_urgent |= to_self or who.info.is_publisher
 
-    def depart(self, who: Participant) -> None:
+    def depart(self, who: Participant, now: Nanos) -> None:
         """The member is gone; its info says DISCONNECTED."""
         self.mark(who, to_self=False)
         if not who.is_hidden:
-            self.vanish(who)
+            self.vanish(who, now)
 
-    def vanish(self, who: Participant) -> None:
+    def vanish(self, who: Participant, now: Nanos) -> None:
         """Others shall not see this member any more."""
         self.mark(who, to_self=not who.is_gone)
         self._changes[who.sid].as_gone = True
-        self.departed.append(departure(who.info))
+        self._departed.append((now, departure(who.info)))
+
+    def departed(self, since: int) -> list[models.ParticipantInfo]:
+        """Who left lately: a client that resumes may have missed it."""
+        return [info for at, info in self._departed if at >= since]
 
     @property
     def is_waiting(self) -> bool:

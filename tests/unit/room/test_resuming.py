@@ -31,6 +31,14 @@ def test_reconnect_comes_first_then_everybody_then_the_room() -> None:
     assert stage.transports.opened == {ann.up, ben.up}
 
 
+def test_old_departures_are_not_told() -> None:
+    stage = Stage()
+    ben, cyd = stage.join("ben"), stage.join("cyd")
+    cyd.say(leave=rtc.LeaveRequest())
+    stage.pass_time(130)
+    assert [p.identity for p in stage.resume(ben).last("update").participants] == ["ben"]
+
+
 def test_the_old_session_is_closed_without_a_word_and_ignored() -> None:
     stage = Stage()
     ben = stage.join("ben")
