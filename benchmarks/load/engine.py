@@ -55,8 +55,6 @@ class Engine:
         self._order = count()
         self._handle: asyncio.TimerHandle | asyncio.Handle | None = None
         self._stopped = False
-        self.active = True
-        """False: encoders rest."""
         self.on_broken: Callable[[str], None] = lambda text: None
         self.lag_ns = 0
         """Longest time between two ticks."""
@@ -120,13 +118,6 @@ class Engine:
 
     def later(self, delay_ns: int, call: Callable[[], None]) -> None:
         self.at(time.monotonic_ns() + delay_ns, call)
-
-    def set_active(self, on: bool) -> None:
-        if on and not self.active:
-            for connection in self._connections:
-                for layer in connection.layers if connection is not None else ():
-                    layer.frame = 0
-        self.active = on
 
     def add_layer(self, connection: Connection, layer: Layer) -> None:
         connection.layers.append(layer)
@@ -198,7 +189,7 @@ class Engine:
         if connection.closed or connection.route is None:
             return
         now = time.monotonic_ns()
-        if not layer.paused and self.active:
+        if not layer.paused:
             if now - layer.due_ns > layer.clip.interval_ns:
                 self.sent.late += 1
             layer.send_frame(now, connection.route, self._outbox, self.sent)

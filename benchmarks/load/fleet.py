@@ -162,9 +162,6 @@ class Fleet:
                  "bytes": plan.message_bytes, "reliable": plan.reliable, "receivers": receivers}  # fmt: skip
         await self._workers[0].ask(order)
 
-    async def set_active(self, on: bool) -> None:
-        await self._all({"do": "active", "on": on})
-
     async def mark(self) -> tuple[Mark, Usage | None]:
         """Everything counted so far, and what the server has used at this moment."""
         used = usage(self.target.pid) if self.target.pid else None

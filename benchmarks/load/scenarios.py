@@ -20,8 +20,6 @@ SAMPLE_S = 0.5
 STALE_DELAY_MS = 250.0
 """A p99 of more than this is a server that no longer keeps up."""
 CHURN_STAY_S = 2.0
-VERSUS_TURNS = 6
-VERSUS_REST_S = 0.4
 ROOM = "bench"
 
 
@@ -248,26 +246,11 @@ class Runner:
                     raise RunError(f"{fleet.target.name} vanished: every participant was lost ({reasons})")
 
     async def _windows(self, size: int) -> list[Window | None]:
-        """One window per fleet: all the time for one, taking turns for two."""
+        """One window per fleet."""
         seconds = self.plan.seconds
         self.watcher.stage(f"size {size}: measuring", seconds * len(self._fleets))
-        if len(self._fleets) == 1:
-            return [await self._window(self._fleets[0], seconds)]
-        for fleet in self._fleets:
-            await fleet.set_active(False)
-        parts: list[list[Window]] = [[] for _ in self._fleets]
-        for turn in range(VERSUS_TURNS):
-            order = list(range(len(self._fleets)))
-            for index in order if turn % 2 == 0 else reversed(order):
-                if self.stop.is_set():
-                    break
-                await self._fleets[index].set_active(True)
-                await self._sleep(VERSUS_REST_S)
-                window = await self._window(self._fleets[index], seconds / VERSUS_TURNS)
-                if window is not None:
-                    parts[index].append(window)
-                await self._fleets[index].set_active(False)
-        return [joined(found) for found in parts]
+        # all of them loaded all the time and measured at the same time: whatever else the machine does, all have it
+        return list(await asyncio.gather(*(self._window(fleet, seconds) for fleet in self._fleets)))
 
     async def _window(self, fleet: Fleet, seconds: float) -> Window | None:
         before, used_before = await fleet.mark()
@@ -326,27 +309,6 @@ class Runner:
             if self.plan.scenario == "churn" and window.counter("count_joins"):
                 row.join_cpu_ms = used.exact_s * 1e3 / window.counter("count_joins")
         return row
-
-
-def joined(parts: list[Window]) -> Window | None:
-    """Several windows as one: differences add up."""
-    if not parts:
-        return None
-    before, after = Mark(), Mark()
-    for part in parts:
-        before.add(part.before)
-        after.add(part.after)
-    last = parts[-1].after
-    for name in ("clients", "streams", "silent", "lag_ns"):
-        after.counters[name] = last.counters.get(name, 0)
-    used = [part.used for part in parts if part.used is not None]
-    total = None
-    if used:
-        total = Usage(
-            sum(one.user_s for one in used), sum(one.system_s for one in used), sum(one.exact_s for one in used),
-            used[-1].resident_bytes, sum(one.control_s for one in used),
-        )  # fmt: skip
-    return Window(before, after, total, sum(part.seconds for part in parts))
 
 
 def saturation(row: Row, plan: Plan) -> str:

@@ -1,6 +1,6 @@
 """A process full of clients: takes orders as lines of JSON on stdin, answers on stdout, ends when stdin does.
 
-Orders: start, join, leave, churn, data, active, mark, stop. Every order with an `id` is answered once. What goes wrong
+Orders: start, join, leave, churn, data, mark, stop. Every order with an `id` is answered once. What goes wrong
 is told as an event with a sentence; nothing is raised to the outside.
 """
 
@@ -70,9 +70,6 @@ class Worker:
                 self.tell(id=number)
             case "data":
                 await self._job("data", self._data(order), order["on"])
-                self.tell(id=number)
-            case "active":
-                self._set_active(order["on"])
                 self.tell(id=number)
             case "mark":
                 self.tell(id=number, mark=self._mark())
@@ -220,10 +217,6 @@ class Worker:
                 else:
                     self.engine.count("data_refused")
             number += 1
-
-    def _set_active(self, on: bool) -> None:
-        """Encoders stop, or go on with a key frame."""
-        self.engine.set_active(on)
 
     # figures ------------------------------------------------------------------------------------
 

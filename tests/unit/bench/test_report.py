@@ -10,10 +10,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks.load import plots, report
-from benchmarks.load.measure import Histogram, Mark, Usage
 from benchmarks.load.plan import Plan
 from benchmarks.load.plots import Series, line_plot
-from benchmarks.load.scenarios import Result, Row, Window, joined, saturation
+from benchmarks.load.scenarios import Result, Row, saturation
 
 PLAN = Plan("livestream", (1, 10, 100))
 
@@ -132,20 +131,3 @@ def test_what_gave_in_is_named(change: dict[str, object], says: str) -> None:
     cause = saturation(replace(row(10), **change), PLAN)  # type: ignore[arg-type]
     assert cause.startswith(says)
     assert bool(cause) == bool(says)
-
-
-def test_windows_that_took_turns_add_up() -> None:
-    def window(begin: int, packets: int, cpu_s: float) -> Window:
-        before = Mark(begin, {"packets_in": begin, "clients": 3}, {"delay_video": Histogram()})
-        after = Mark(begin + 1, {"packets_in": begin + packets, "clients": 3}, {"delay_video": Histogram()})
-        after.histograms["delay_video"].add([1_000_000] * packets)
-        return Window(before, after, Usage(cpu_s / 2, cpu_s / 2, cpu_s, 7, 1), 1.0)
-
-    total = joined([window(1_000, 10, 0.5), window(5_000, 30, 0.25)])
-    assert total is not None
-    assert total.counter("packets_in") == 40
-    assert total.histogram("delay_video").count == 40
-    assert total.used == Usage(0.375, 0.375, 0.75, 7, 2)
-    assert total.seconds == 2.0
-    assert total.after.counters["clients"] == 3
-    assert joined([]) is None
