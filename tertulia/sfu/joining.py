@@ -62,7 +62,7 @@ def join(state: RoomState, event: Join) -> None:
     local = _enter(state, event, info)
     state.send(local, rtc.SignalResponse(join=_join_response(state, local)))
     local.who.become(JOINED)
-    state.changed(local.who, to_self=False)
+    state.changed(local.who, to_self=False, can_wait=True)
     local.deadline = state.agenda.at(state.after(JOIN_TIMEOUT_NS), lambda: _never_connected(state, local))
     for request in event.add_tracks:
         publishing.add_track(state, local, request)
@@ -192,7 +192,7 @@ def connected(state: RoomState, local: LocalParticipant) -> None:
     if local.who.info.state != JOINED:
         return
     local.who.become(ACTIVE)
-    state.changed(local.who)
+    state.changed(local.who, can_wait=True)
     state.happened("participant_joined", local.who)
     subscribing.review_all(state, local)
 

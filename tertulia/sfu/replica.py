@@ -241,7 +241,7 @@ def _take(state: RoomState, who: Participant, word: bus.Member, info: models.Par
     _data_tracks(state, who)
     if rule_changed:
         subscribing.review_publisher(state, who.sid)
-    state.updates.mark(who, to_self=False)
+    state.updates.mark(who, to_self=False, can_wait=True)
     if who.is_hidden and not was_hidden:
         state.updates.vanish(who, state.now)
 

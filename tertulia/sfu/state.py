@@ -168,10 +168,10 @@ class RoomState:
 
     # ------------------------------------------------------------------------------------------ marks
 
-    def changed(self, who: Participant, *, to_self: bool = True) -> None:
+    def changed(self, who: Participant, *, to_self: bool = True, can_wait: bool = False) -> None:
         """The public state of a member changed: everybody hears it at the end of the turn."""
         who.touch()
-        self.updates.mark(who, to_self=to_self)
+        self.updates.mark(who, to_self=to_self, can_wait=can_wait)
         if who.local is not None:
             self.replicas.touch(who.sid)
 

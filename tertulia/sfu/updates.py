@@ -37,23 +37,24 @@ class Updates:
         self._departed: deque[tuple[Nanos, models.ParticipantInfo]] = deque(maxlen=MAX_DEPARTED)
         """For clients that resume."""
 
-    def mark(self, who: Participant, *, to_self: bool) -> None:
+    def mark(self, who: Participant, *, to_self: bool, can_wait: bool = False) -> None:
+        """`can_wait`: what listeners of a big room need not hear at once."""
         change = self._changes.get(who.sid)
         if change is None:
             self._changes[who.sid] = _Change(who, to_self)
         else:
             change.to_self |= to_self
-        self._is_urgent |= to_self or who.info.is_publisher
+        self._is_urgent |= not can_wait or who.info.is_publisher
 
     def depart(self, who: Participant, now: Nanos) -> None:
         """The member is gone; its info says DISCONNECTED."""
-        self.mark(who, to_self=False)
+        self.mark(who, to_self=False, can_wait=True)
         if not who.is_hidden:
             self.vanish(who, now)
 
     def vanish(self, who: Participant, now: Nanos) -> None:
         """Others shall not see this member any more."""
-        self.mark(who, to_self=not who.is_gone)
+        self.mark(who, to_self=not who.is_gone, can_wait=who.is_gone)
         self._changes[who.sid].as_gone = True
         self._departed.append((now, departure(who.info)))
 
