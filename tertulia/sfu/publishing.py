@@ -19,8 +19,6 @@ from tertulia.sfu.settings import MAX_CODEC_CHANGES, MAX_PENDING_TRACKS, MAX_UNM
 from tertulia.sfu.state import RoomState
 
 Reason = rtc.RequestResponse.Reason
-WAIT_SILENTLY = frozenset({"ssrc_without_rid"})
-"""The next packets of the SSRC may carry the rid."""
 
 # ------------------------------------------------------------------------------------------ add_track
 
@@ -369,18 +367,3 @@ def review_permission(state: RoomState, local: LocalParticipant) -> None:
 def is_known(local: LocalParticipant, track_sid: str) -> bool:
     """Published or announced."""
     return track_sid in local.who.tracks or any(p.track.sid == track_sid for p in local.pending.values())
-
-
-__all__ = [
-    "add_track",
-    "is_known",
-    "layer_seen",
-    "match",
-    "on_mute",
-    "on_unbound",
-    "review_permission",
-    "sections_ended",
-    "set_muted",
-    "settle",
-    "unpublish",
-]

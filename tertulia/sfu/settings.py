@@ -86,7 +86,6 @@ MAX_UPDATE_BYTES = 128 << 10
 MAX_DEPARTED = 200
 DEPARTED_NS = 120 * SECOND
 """Departures kept for clients that resume, and for how long one may be away without having heard of them."""
-MAX_REQUEST_BYTES = 1 << 20
 MAX_PERMISSION_ENTRIES = 10_000
 MAX_DATA_BYTES = 256 << 10
 MAX_DESTINATIONS = 1000

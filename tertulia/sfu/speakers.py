@@ -40,10 +40,6 @@ class Speakers:
         self._factor = 2 / (config.audio_smooth_intervals + 1)
         self._voices: dict[int, _Voice] = {}
 
-    @property
-    def is_quiet(self) -> bool:
-        return not any(voice.smoothed for voice in self._voices.values())
-
     def forget(self, up: int) -> None:
         self._voices.pop(up, None)
 
