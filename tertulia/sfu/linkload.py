@@ -21,12 +21,12 @@ DIVIDE_NS = 200 * MILLISECOND
 class Crossing(Protocol):
     """One room's use of links."""
 
-    def relay_demands(self, node: NodeId, shares: Shares) -> list[Demand]:
+    def demands(self, node: NodeId, shares: Shares) -> list[Demand]:
         """Video towards a node, one for each layer it wants; `shares` is what they have now."""
 
-    def relay_audio_bps(self, node: NodeId) -> int: ...
+    def audio_bps(self, node: NodeId) -> int: ...
 
-    def limit_relay(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
+    def limit(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
         """None: no limit."""
 
 
@@ -57,14 +57,14 @@ class LinkLoad:
     def _divide(self, now: Nanos) -> None:
         self._divided_at = now
         crossings = list(self._crossings())
-        self.channel.other_bps = sum(crossing.relay_audio_bps(self._node) for crossing in crossings)
-        demands = [one for crossing in crossings for one in crossing.relay_demands(self._node, self._shares)]
+        self.channel.other_bps = sum(crossing.audio_bps(self._node) for crossing in crossings)
+        demands = [one for crossing in crossings for one in crossing.demands(self._node, self._shares)]
         division = self.channel.divide(now, demands)
         shares = {key: share.layer for key, share in division.shares.items()}
         if shares != self._shares:
             self._shares = shares
             for crossing in crossings:
-                crossing.limit_relay(now, self._node, shares)
+                crossing.limit(now, self._node, shares)
 
     def _probe(self, now: Nanos) -> None:
         self._probe_bytes += self.channel.prober.take(now) or 0

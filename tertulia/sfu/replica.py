@@ -13,11 +13,11 @@ from livekit.protocol import models, rtc
 from tertulia.protocol import bus
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.ids import NodeId
-from tertulia.sfu import data_tracks, delivering, leaving, publishing, replication, subscribing
-from tertulia.sfu.data import DataTrack, destinations
+from tertulia.sfu import data_tracks, leaving, publishing, replica_data, replication, subscribing
+from tertulia.sfu.data import DataTrack
 from tertulia.sfu.participant import Participant
 from tertulia.sfu.publication import PublishedTrack
-from tertulia.sfu.replicas import ASK_NS, GIVE_UP_NS, WAITING_PACKETS, Elsewhere
+from tertulia.sfu.replicas import Elsewhere
 from tertulia.sfu.state import RoomState
 
 Reason = models.DisconnectReason
@@ -84,16 +84,6 @@ def _reason(number: int) -> models.DisconnectReason:
 # ---------------------------------------------------------------------------------------------- replicas
 
 
-def _known(state: RoomState, node: NodeId, instance: int) -> Elsewhere | None:
-    """The speaker, if this is the replica we know of it; else it is asked who it is."""
-    elsewhere = replication.meet(state, node)
-    elsewhere.heard_at = state.now
-    if elsewhere.instance == instance:
-        return elsewhere
-    replication.ask(state, elsewhere)
-    return None
-
-
 def _introduce(state: RoomState, node: NodeId, instance: int) -> Elsewhere:
     """The speaker says who it is; a new replica of a node replaces the old one with all its members."""
     if not 0 < instance < 1 << 63:
@@ -129,12 +119,12 @@ def _snapshot(state: RoomState, node: NodeId, word: bus.Snapshot) -> None:
                 _leave(state, who, Reason.UNKNOWN_REASON)
     if elsewhere.data_next == 0:
         elsewhere.data_next = max(1, word.data_number)
-        _drain(state, elsewhere)
+        replica_data.drain(state, elsewhere)
     state.relay.remind()
 
 
 def _change(state: RoomState, node: NodeId, word: bus.Change) -> None:
-    elsewhere = _known(state, node, word.instance)
+    elsewhere = replica_data.known(state, node, word.instance)
     if elsewhere is None:
         return
     for left in word.left:
@@ -155,14 +145,14 @@ def _change(state: RoomState, node: NodeId, word: bus.Change) -> None:
 
 
 def _digest(state: RoomState, node: NodeId, word: bus.Digest) -> None:
-    elsewhere = _known(state, node, word.instance)
+    elsewhere = replica_data.known(state, node, word.instance)
     if elsewhere is None:
         return
     if word.number > elsewhere.number:
         state.counters["replication_gap"] += 1
         replication.ask(state, elsewhere)
     if elsewhere.data_next and word.data_number >= elsewhere.data_next:
-        _await_data(state, elsewhere, word.data_number)
+        replica_data.await_missing(state, elsewhere, word.data_number)
 
 
 def _goodbye(state: RoomState, node: NodeId, word: bus.Goodbye) -> None:
@@ -291,100 +281,18 @@ def _data_tracks(state: RoomState, who: Participant) -> None:
             data_tracks.appeared(state, state.data_tracks[copy.sid])
 
 
-# ---------------------------------------------------------------------------------------------- data
-
-
-def _data(state: RoomState, node: NodeId, word: bus.Data) -> None:
-    elsewhere = _known(state, node, word.instance)
-    if elsewhere is None:
-        return
-    if word.number == 0:
-        _deliver(state, word.packet)
-    elif elsewhere.data_next and word.number < elsewhere.data_next:
-        state.counters["replication_data_repeated"] += 1
-    elif len(elsewhere.waiting) >= WAITING_PACKETS and word.number != elsewhere.data_next:
-        state.counters["limit_replication_data"] += 1
-    else:
-        elsewhere.waiting[word.number] = word.packet
-        _drain(state, elsewhere)
-
-
-def _drain(state: RoomState, elsewhere: Elsewhere) -> None:
-    """Deliver what is in order; wait for what is missing before the rest."""
-    while elsewhere.data_next and elsewhere.data_next in elsewhere.waiting:
-        packet = elsewhere.waiting.pop(elsewhere.data_next)
-        elsewhere.data_next += 1
-        _deliver(state, packet)
-    if not elsewhere.waiting:
-        _stop_waiting(elsewhere)
-    elif elsewhere.data_next:
-        _await_data(state, elsewhere, max(elsewhere.waiting))
-
-
-def _stop_waiting(elsewhere: Elsewhere) -> None:
-    if elsewhere.patience is not None:
-        elsewhere.patience.cancel()
-        elsewhere.patience = None
-
-
-def _await_data(state: RoomState, elsewhere: Elsewhere, newest: int) -> None:
-    """Ask for packets that did not come; after a while go on without them."""
-    if elsewhere.patience is not None:
-        return
-    elsewhere.skip_at = state.after(GIVE_UP_NS)
-    _ask_data(state, elsewhere, newest)
-
-
-def _ask_data(state: RoomState, elsewhere: Elsewhere, newest: int) -> None:
-    last = min(elsewhere.waiting, default=newest + 1) - 1
-    word = bus.Repeat(instance=elsewhere.instance, first=elsewhere.data_next, last=last)
-    replication.say(state, word, elsewhere.node)
-    elsewhere.patience = state.agenda.at(state.after(ASK_NS), lambda: _still_missing(state, elsewhere, newest))
-
-
-def _still_missing(state: RoomState, elsewhere: Elsewhere, newest: int) -> None:
-    elsewhere.patience = None
-    if state.replicas.nodes.get(elsewhere.node) is not elsewhere:
-        return
-    newest = max([newest, *elsewhere.waiting])
-    if elsewhere.data_next > newest:
-        return
-    if state.now >= elsewhere.skip_at:
-        state.counters["replication_data_lost"] += 1
-        elsewhere.data_next = min(elsewhere.waiting, default=newest + 1)
-        _drain(state, elsewhere)
-    else:
-        _ask_data(state, elsewhere, newest)
-
-
-def _repeat(state: RoomState, node: NodeId, word: bus.Repeat) -> None:
-    elsewhere = state.replicas.nodes.get(node)
-    if elsewhere is not None and word.instance == state.replicas.instance:
-        replication.repeat(state, elsewhere, word.first, word.last)
-
-
-def _deliver(state: RoomState, serialised: bytes) -> None:
-    packet = models.DataPacket.FromString(serialised)
-    sender = state.members.get(packet.participant_sid)
-    delivering.deliver(state, packet, serialised, destinations(packet), sender)
-
-
-def _data_track_packet(state: RoomState, node: NodeId, word: bus.DataTrackPacket) -> None:
-    data_tracks.distribute(state, word.track_sid, word.packet)
-
-
 # ---------------------------------------------------------------------------------------------- the rest
 
 
 def _quality(state: RoomState, node: NodeId, word: bus.Quality) -> None:
-    elsewhere = _known(state, node, word.instance)
+    elsewhere = replica_data.known(state, node, word.instance)
     if elsewhere is not None and word.number > elsewhere.scores_number:
         elsewhere.scores_number = word.number
         elsewhere.scores = word.scores
 
 
 def _wants(state: RoomState, node: NodeId, word: bus.Wants) -> None:
-    elsewhere = _known(state, node, word.instance)
+    elsewhere = replica_data.known(state, node, word.instance)
     if elsewhere is not None and word.number > elsewhere.wants_number:
         elsewhere.wants_number = word.number
         elsewhere.data_tracks = frozenset(word.data_tracks)
@@ -396,9 +304,9 @@ HANDLERS: Mapping[type, Callable[[RoomState, NodeId, Any], None]] = {
     bus.Snapshot: _snapshot,
     bus.Change: _change,
     bus.Digest: _digest,
-    bus.Data: _data,
-    bus.Repeat: _repeat,
-    bus.DataTrackPacket: _data_track_packet,
+    bus.Data: replica_data.on_data,
+    bus.Repeat: replica_data.on_repeat,
+    bus.DataTrackPacket: replica_data.on_track_packet,
     bus.Quality: _quality,
     bus.Wants: _wants,
     bus.Goodbye: _goodbye,

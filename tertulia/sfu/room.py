@@ -31,7 +31,6 @@ from tertulia.sfu import (
     resuming,
 )
 from tertulia.sfu.agenda import Appointment
-from tertulia.sfu.bwe.allocator import Demand
 from tertulia.sfu.bwe.channel import Snapshot
 from tertulia.sfu.events import (
     Closed,
@@ -52,7 +51,7 @@ from tertulia.sfu.events import (
 )
 from tertulia.sfu.participant import LocalParticipant, Participant, Peer
 from tertulia.sfu.plane.api import Feedback, KeyFrame, Plane, Report, Rtcp, Switched, TransportSilent, UnboundSsrc
-from tertulia.sfu.relay import Links, Shares
+from tertulia.sfu.relay import Links, Relay, Shares
 from tertulia.sfu.relaying import MediaRelay
 from tertulia.sfu.rounds import Rounds
 from tertulia.sfu.settings import CALM_MEMBERS, CALM_UPDATE_NS, REPLICA_IDLE_NS, RoomConfig
@@ -209,12 +208,10 @@ class Room:
         self._state.closing = Reason.SERVER_SHUTDOWN
         self._end_turn()
 
-    def relay_demands(self, node: NodeId, shares: Shares) -> list[Demand]:
-        """What other members' node wants of our members' video, for the link's division (`linkload`)."""
-        return self._state.relay.demands(node, shares)
-
-    def relay_audio_bps(self, node: NodeId) -> int:
-        return self._state.relay.audio_bps(node)
+    @property
+    def relay(self) -> Relay:
+        """What crosses between nodes; `limit_relay` changes it."""
+        return self._state.relay
 
     def limit_relay(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
         self._state.now = now

@@ -33,6 +33,7 @@ from tertulia.sfu.events import (
 from tertulia.sfu.linkload import LinkLoad
 from tertulia.sfu.plane import simulated_plane
 from tertulia.sfu.plane.api import Address, Datagram, Feedback, SimulatedPlane, SrtpProfile
+from tertulia.sfu.relay import Shares
 from tertulia.sfu.room import Room, RoomConfig
 from tertulia.sfu.transport.api import (
     ChannelMessage,
@@ -147,6 +148,18 @@ class Node:
             self.room.handle(self.world.now, event)
 
 
+class OnLinks:
+    """The room's use of links; a limit is a turn of the room."""
+
+    def __init__(self, node: Node) -> None:
+        self._room = node.room
+        self.demands = node.room.relay.demands
+        self.audio_bps = node.room.relay.audio_bps
+
+    def limit(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
+        self._room.limit_relay(now, node, shares)
+
+
 class SimulatedLinks:
     """Media links without keys: one transport for each other node."""
 
@@ -165,7 +178,7 @@ class SimulatedLinks:
             address = Address(0, f"node-{node}", PORT)
             plane.allow(transport, address)
             plane.select(transport, address)
-            self.loads[transport] = LinkLoad(node, transport, plane, lambda: [self.node.room])
+            self.loads[transport] = LinkLoad(node, transport, plane, lambda: [OnLinks(self.node)])
         return self.of[node]
 
     def close(self, node: NodeId) -> None:

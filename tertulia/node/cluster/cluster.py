@@ -58,10 +58,10 @@ class OnLinks:
 
     def __init__(self, seat: "Seat") -> None:
         self._seat = seat
-        self.relay_demands = seat.room.relay_demands
-        self.relay_audio_bps = seat.room.relay_audio_bps
+        self.demands = seat.room.relay.demands
+        self.audio_bps = seat.room.relay.audio_bps
 
-    def limit_relay(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
+    def limit(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
         self._seat.driver.run(lambda at: self._seat.room.limit_relay(at, node, shares))
 
 
