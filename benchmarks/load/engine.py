@@ -26,6 +26,8 @@ TICK_S = 0.002
 FEEDBACK_NS = 100_000_000
 REPORT_NS = 1_000_000_000
 NACK_NS = 25_000_000
+LATE_NS = 100_000_000
+"""A frame sent so long after it was due was not this encoder's rhythm any more."""
 MAX_READS = 4
 MAX_READY = 1024
 """Sockets looked at in one tick, in rounds, so that signalling gets its turn."""
@@ -190,7 +192,7 @@ class Engine:
             return
         now = time.monotonic_ns()
         if not layer.paused:
-            if now - layer.due_ns > layer.clip.interval_ns:
+            if now - layer.due_ns > LATE_NS:
                 self.sent.late += 1
             layer.send_frame(now, connection.route, self._outbox, self.sent)
         layer.due_ns += layer.clip.interval_ns

@@ -37,7 +37,7 @@ class Sent:
     key_frames: int = 0
     repeats: int = 0
     late: int = 0
-    """Frames sent more than a frame interval after they were due: the generator is too slow."""
+    """Frames sent long after they were due: the generator is too slow."""
 
 
 class Route:
