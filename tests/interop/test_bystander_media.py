@@ -6,6 +6,7 @@ loopback and is bounded in count and time.
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import struct
@@ -173,14 +174,17 @@ async def test_hellos_out_of_turn(people: Bystanders) -> None:
         await eve.pour(alerts)
         await asyncio.sleep(0.2)
         assert not eve.lost, "alerts in clear end nothing"
-    for number in range(4):
-        async with Attacker(url, f"half{number}", speechless=True) as half:
+    async with contextlib.AsyncExitStack() as left_open:
+        for number in range(20):
+            half = await left_open.enter_async_context(Attacker(url, f"half{number}", speechless=True))
             if number < 2:
                 await half.pour((hello for _ in range(1000)), per_s=4000)
-            else:
+            elif number < 4:
                 await half.pour(absurd_fragments(random.Random(number)), per_s=4000)
-            async with Attacker(url, "carol") as carol:
-                assert carol.connection.connected.done()
+            else:
+                await half.pour([hello])
+        async with Attacker(url, "carol") as carol:
+            assert carol.connection.connected.done()
     await held(people, "dtls_unproven", "dtls_rate_limited")
 
 
