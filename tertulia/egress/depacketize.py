@@ -98,6 +98,9 @@ class Payloads(Protocol):
     def finish(self) -> tuple[bytes, bool]:
         """The picture so far (empty: nothing of use) and whether it is a key frame; starts the next one."""
 
+    def number(self, payload: bytes) -> tuple[int, int] | None:
+        """The number of the picture that this payload begins, and its range; None where pictures have no numbers."""
+
 
 class VideoDepacketizer:
     """Pictures of one track. After a loss `waiting` until a key frame comes; then pictures flow again."""
@@ -107,14 +110,18 @@ class VideoDepacketizer:
         self._timestamp: int | None = None
         self._arrival = Nanos(0)
         self._bytes = 0
-        self._torn = False
+        self._torn = self._doubtful = False
+        self._number: int | None = None
         self.waiting = True
         self.malformed = 0
         self.dropped = 0
 
     def push(self, item: TapPacket | Gap) -> list[Frame]:
         if isinstance(item, Gap):
-            self._tear()
+            if self._timestamp is None and self._number is not None:
+                self._doubtful = True
+            else:
+                self._tear()
             return []
         out: list[Frame] = []
         if self._timestamp is not None and item.timestamp != self._timestamp:
@@ -122,7 +129,7 @@ class VideoDepacketizer:
         if not item.payload:
             return out  # padding: probes the network, carries nothing
         if self._timestamp is None:
-            self._timestamp, self._arrival = item.timestamp, item.arrival
+            self._begin(item)
         self._bytes += len(item.payload)
         try:
             if self._bytes > FRAME_LIMIT_BYTES:
@@ -135,6 +142,20 @@ class VideoDepacketizer:
         if item.marker:
             self._finish(out)
         return out
+
+    def _begin(self, item: TapPacket) -> None:
+        """The first packet of a picture. What is missing before it was padding (publishers without RTX probe with it
+        among the media, and never repeat it) when the picture has the number that follows."""
+        self._timestamp, self._arrival = item.timestamp, item.arrival
+        try:
+            found = self._payloads.number(item.payload)
+        except IndexError:
+            found = None
+        before, self._number = self._number, found[0] if found is not None else None
+        if self._doubtful:
+            self._doubtful = False
+            if found is None or before is None or (found[0] - before) % found[1] != 1:
+                self._tear()
 
     def lose(self) -> None:
         """What was given last cannot be decoded: only a key frame helps."""
@@ -161,6 +182,13 @@ class VideoDepacketizer:
         self._timestamp, self._bytes, self._torn = None, 0, False
 
 
+def _picture_number(payload: bytes, at: int) -> tuple[int, int]:
+    """A picture id of 7 or 15 bits, and how many there are of its kind."""
+    if payload[at] & 0x80:
+        return (payload[at] & 0x7F) << 8 | payload[at + 1], 1 << 15
+    return payload[at], 1 << 7
+
+
 class Vp8:
     """RFC 7741 4.2."""
 
@@ -180,6 +208,12 @@ class Vp8:
         if not self._parts and not (first & 0x10 and first & 0x07 == 0):
             raise PeerError("a picture without its start")
         self._parts.append(payload[at:])
+
+    def number(self, payload: bytes) -> tuple[int, int] | None:
+        first = payload[0]
+        if not (first & 0x80 and payload[1] & 0x80 and first & 0x10 and first & 0x07 == 0):
+            return None
+        return _picture_number(payload, 2)
 
     def finish(self) -> tuple[bytes, bool]:
         data = b"".join(self._parts)
@@ -216,6 +250,11 @@ class Vp9:
             raise PeerError("a picture without its start")
         self._layers[-1] += payload[at:]
 
+    def number(self, payload: bytes) -> tuple[int, int] | None:
+        first = payload[0]
+        spatial = payload[3 if payload[1] & 0x80 else 2] >> 1 & 7 if first & 0xA0 == 0xA0 else 0
+        return _picture_number(payload, 1) if first & 0x88 == 0x88 and spatial == 0 else None
+
     def finish(self) -> tuple[bytes, bool]:
         layers, key_frame = [bytes(layer) for layer in self._layers if layer], self._key_frame
         self._layers, self._key_frame = [], False
@@ -250,6 +289,9 @@ class H264:
         self._units: list[bytes] = []
         self._fragments: list[bytes] = []
         self._sets: dict[int, bytes] = {}
+
+    def number(self, payload: bytes) -> tuple[int, int] | None:
+        return None
 
     def add(self, payload: bytes) -> None:
         kind = payload[0] & 0x1F

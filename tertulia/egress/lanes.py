@@ -58,7 +58,7 @@ class Lane:
 
     def _take(self, items: list[TapPacket | Gap]) -> None:
         for item in items:
-            if not isinstance(item, Gap):
+            if not isinstance(item, Gap) and item.payload:
                 self.clock.packet(item.timestamp, item.arrival)
             for frame in self._depacketizer.push(item):
                 self.frames.append((self.clock.extend(frame.timestamp), frame))

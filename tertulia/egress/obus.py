@@ -17,6 +17,9 @@ class Av1:
         self._obus: list[bytes] = []
         self._open: bytearray | None = None
 
+    def number(self, payload: bytes) -> tuple[int, int] | None:
+        return None  # the dependency descriptor has one, the payload has not
+
     def add(self, payload: bytes) -> None:
         header, at = payload[0], 1
         count = header >> 4 & 3

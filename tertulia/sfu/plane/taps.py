@@ -48,6 +48,5 @@ class TapQueue:
 
     def _advance(self) -> None:
         while self._next is not None and (packet := self._waiting.pop(self._next, None)) is not None:
-            if packet.payload:
-                self._ready.append(packet)
+            self._ready.append(packet)  # padding too: its number is not missing
             self._next += 1
