@@ -47,24 +47,49 @@ def delay(row: Row) -> dict[str, float]:
     return {"p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0}
 
 
+def columns(result: Result) -> list[str]:
+    """Headings of `_cells`."""
+    cost = "CPU ms/join" if result.plan.scenario == "churn" else "CPU us/pkt"
+    return [
+        *(["server"] if len(result.servers) > 1 else []), SIZES[result.plan.scenario], "in/s", "out/s", "loss",
+        "delay p50", "p90", "p99", "max ms", "join p50", "p99 ms", "frame p50 ms", cost, "user+sys s", "cores",
+        "control", "KiB each", "load gen", "others",
+    ]  # fmt: skip
+
+
+def cells(result: Result) -> list[list[str]]:
+    several = len(result.servers) > 1
+    return [([row.server] if several else []) + _cells(row) for row in result.rows]
+
+
+def ending(result: Result) -> str:
+    """How the growth ended."""
+    if result.saturation:
+        return f"Saturated at {result.saturation}."
+    if result.rows and not result.interrupted and not result.problems:
+        return f"Not saturated at {result.rows[-1].size} {SIZES[result.plan.scenario]}."
+    return ""
+
+
+def markdown(result: Result) -> str:
+    """The table for a page of documentation."""
+    head = columns(result)
+    lines = ["| " + " | ".join(head) + " |", "|" + " ---: |" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in cells(result)]
+    lines += ["", *filter(None, [ending(result), *comparison(result), *result.problems])]
+    return "\n".join(lines)
+
+
 def table(result: Result) -> RenderableType:
     """Rows by size, then what ended the growth and what went wrong."""
-    plan = result.plan
-    size_name = SIZES[plan.scenario]
     found = Table(title=f"{plan.scenario}: {_described(result)}", title_justify="left", header_style="bold")
-    cost = "CPU ms/join" if plan.scenario == "churn" else "CPU us/pkt"
-    columns = [size_name, "in/s", "out/s", "loss", "delay p50", "p90", "p99", "max ms", "join p50", "p99 ms",
-               "frame p50 ms", cost, "user+sys s", "cores", "control", "KiB each", "load gen", "others"]  # fmt: skip
-    several = len(result.servers) > 1
-    for name in (["server"] if several else []) + columns:
+    for name in columns(result):
         found.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
-    for row in result.rows:
-        found.add_row(*([row.server] if several else []), *_cells(row))
+    for row in cells(result):
+        found.add_row(*row)
     parts: list[RenderableType] = [found]
-    if result.saturation:
-        parts.append(Text(f"Saturated at {result.saturation}.", style="bold yellow"))
-    elif result.rows and not result.interrupted and not result.problems:
-        parts.append(Text(f"Not saturated at {result.rows[-1].size} {size_name}."))
+    if text := ending(result):
+        parts.append(Text(text, style="bold yellow" if result.saturation else ""))
     parts += [Text(line) for line in comparison(result)]
     parts += [Text(f"Problem: {problem}", style="red") for problem in result.problems]
     if result.interrupted:

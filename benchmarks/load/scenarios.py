@@ -321,6 +321,9 @@ def saturation(row: Row, plan: Plan) -> str:
         return f"the generator cannot make more ({drops} datagrams dropped unread, {late} frames late; {load})"
     if row.loss > plan.stop_loss:
         return f"{row.loss:.2%} of the packets lost ({load})"
+    expected = plan.participants(row.size)
+    if plan.scenario != "churn" and row.participants < 0.98 * expected:
+        return f"{expected - row.participants} of {expected} participants are not in ({load})"
     delays = [summary["p99"] for summary in (row.delay_audio_ms, row.delay_video_ms, row.delay_data_ms) if summary]
     if delays and max(delays) > STALE_DELAY_MS:
         return f"p99 of the delay is {max(delays):.0f} ms ({load})"

@@ -124,6 +124,7 @@ def test_the_top_is_round_and_high_enough(value: float) -> None:
         ({"loss": 0.02}, "2.00% of the packets lost (server 0.30 cores, generator 0.00 cores, others 0.00)"),
         ({"loss": 0.02, "generator_drops": 5}, "the generator cannot make more (5 datagrams dropped unread"),
         ({"generator_late_frames": 900}, "the generator cannot make more"),
+        ({"participants": 9}, "2 of 11 participants are not in"),
         ({"delay_video_ms": {"p99": 400.0}}, "p99 of the delay is 400 ms"),
     ],
 )
