@@ -84,10 +84,10 @@ async def make_node(redis: LiveRedis) -> AsyncIterator[MakeNode]:
     """Nodes of one cluster; those still alive at the end must have no traceback in their logs."""
     started: list[LiveServer] = []
 
-    async def make(extra: str = "", **cluster: Any) -> LiveServer:
+    async def make(extra: str = "", redis_port: int = 0, **cluster: Any) -> LiveServer:
         cluster.setdefault("relay_port", free_port(socket.SOCK_DGRAM))
         lines = "".join(f"  {key}: {value}\n" for key, value in cluster.items())
-        live = LiveServer(f"redis:\n  address: 127.0.0.1:{redis.port}\ncluster:\n{lines}{extra}")
+        live = LiveServer(f"redis:\n  address: 127.0.0.1:{redis_port or redis.port}\ncluster:\n{lines}{extra}")
         started.append(live)
         return await live.start()
 
@@ -310,8 +310,8 @@ async def test_a_hundred_rooms_made_at_once_on_two_nodes(make_node: MakeNode) ->
 class Balancer:
     """One address before several nodes: every connection goes to the first that answers."""
 
-    def __init__(self, *nodes: LiveServer) -> None:
-        self._nodes = nodes
+    def __init__(self, *ports: int) -> None:
+        self._ports = ports
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -328,13 +328,21 @@ class Balancer:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        self._end_connections()
+
+    def _end_connections(self) -> None:
         for task in self._tasks:
             task.cancel()
 
+    def cut(self, ports: tuple[int, ...] = ()) -> None:
+        """Nothing gets through any more; with ports: to these from now on."""
+        self._ports = ports
+        self._end_connections()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for node in self._nodes:
+        for port in self._ports:
             try:
-                inward, outward = await asyncio.open_connection("127.0.0.1", node.port)
+                inward, outward = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
                 continue
             for source, sink in ((reader, outward), (inward, writer)):
@@ -345,18 +353,20 @@ class Balancer:
         writer.close()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65_536):
-                sink.write(data)
-                await sink.drain()
-        sink.close()
+        try:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65_536):
+                    sink.write(data)
+                    await sink.drain()
+        finally:
+            sink.close()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_members_come_back_by_themselves(make_node: MakeNode, make_sdk: MakeSdk, how: signal.Signals) -> None:
     """Their node dies, or is told to stop: the clients reconnect through the balancer, nothing else is done."""
     a, b = await make_node(), await make_node()
-    async with Balancer(b, a) as front:
+    async with Balancer(b.port, a.port) as front:
         ann, bob, ben = [await make_sdk() for _ in range(3)]
         await ann.do("connect", url=a.url, token=token("demo", "ann"))
         await ann.do("publish_video", width=320, height=180, fps=10, simulcast=False)
@@ -549,3 +559,27 @@ async def test_a_redis_that_hangs(redis: LiveRedis, make_node: MakeNode, make_sd
         state = await client.do("state")
         assert state["media"][f"{other}/video"]["max_gap_s"] < 1.0
         assert not any(event[0] == "participant_disconnected" for event in state["events"])
+
+
+async def test_a_node_cut_off_and_back(redis: LiveRedis, make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """B loses Redis and A does not: gone for A, its own calls go on; healed, there is one room with everybody once."""
+    async with Balancer(redis.port) as wire:
+        a, b = await make_node(), await make_node(redis_port=wire.port)
+        ann, bob, ben = [await make_sdk() for _ in range(3)]
+        for client, name, node in ((ann, "ann", a), (bob, "bob", b), (ben, "ben", b)):
+            await client.do("connect", url=node.url, token=token("demo", name))
+            await client.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+        await ann.until(lambda s: gets("bob")(s) and gets("ben")(s), 20)
+        await ben.until(gets("bob"), 20)
+        wire.cut()
+        await ann.until(lambda s: s["remote"] == [], 15)
+        await ben.do("reset")
+        await ben.until(gets("bob"), 10)
+        wire.cut((redis.port,))
+        await soon(lambda: readyz("ready", a, b), 15)
+        for client in (ann, ben):
+            await client.do("reset")
+        await ann.until(lambda s: gets("bob")(s) and gets("ben")(s), 30)
+        await ben.until(lambda s: gets("ann")(s) and gets("bob")(s), 30)
+        assert sorted(await roster(a)) == ["ann", "ben", "bob"]
+        assert await roster(a) == await roster(b)
