@@ -1,5 +1,6 @@
 """Egress in the house: its configuration, its view of rooms, its Twirp methods, its webhooks and automatic starts."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from random import Random
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from google.protobuf.message import Message
-from livekit.protocol import egress, webhook
+from livekit.protocol import egress, room, webhook
 
 from tertulia.node.config import Config, Storage
 from tertulia.node.driver import monotonic
+from tertulia.node.metrics import Value
 from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import mint
 from tertulia.protocol.tap import TapRoom
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+KINDS = ("room_composite", "participant", "track_composite", "track")
 ACTIVE_STATES = (egress.EGRESS_STARTING, egress.EGRESS_ACTIVE, egress.EGRESS_ENDING)
 
 
@@ -116,6 +119,7 @@ class Recording:
             "StopEgress": service.stop,
         }
         house.services["Egress"] = self.serve
+        house.services["AutomaticEgress"] = self._serve_automatic
         house.created.append(self._on_created)
 
     async def serve(self, method: str, request: Message) -> Message:
@@ -134,6 +138,22 @@ class Recording:
                 )
             if not one.url.startswith(("http://", "https://")):
                 raise RequestError("invalid_argument", "request has missing or invalid field: webhooks.url")
+
+    async def _serve_automatic(self, method: str, request: Message) -> Message:
+        """A room made on a node that takes no jobs; only other nodes ask this."""
+        assert isinstance(request, room.CreateRoomRequest)
+        if (seat := self._house.seats.get(request.name)) is None:
+            raise RequestError("not_found", "requested room does not exist")
+        await self._on_created(seat)
+        return egress.EgressInfo(room_name=request.name)
+
+    def figures(self) -> dict[str, Value | Mapping[tuple[str, ...], Value]]:
+        """For metrics: whether jobs are taken, and the running ones by kind."""
+        running: Counter[tuple[str, ...]] = Counter({(kind,): 0 for kind in KINDS})
+        for session in self.service.sessions:
+            running[session.plan.kind,] += 1
+        free = self.service.budget.free > 0 or not self.service.sessions
+        return {"egress_available": int(free), "egress_requests": dict(running)}
 
     async def close(self) -> None:
         await self.service.close()

@@ -527,6 +527,14 @@ async def test_a_recording_runs_at_the_idle_node(make_node: MakeNode, make_sdk: 
         await lk.egress.stop_egress(api.StopEgressRequest(egress_id=begun.egress_id))
         await soon(lambda: status(COMPLETE), 30)
         info = (await lk.egress.list_egress(api.ListEgressRequest(egress_id=begun.egress_id))).items[0]
+        wish = api.RoomEgress(
+            room=api.RoomCompositeEgressRequest(
+                layout="grid", advanced=SMALL, file_outputs=[api.EncodedFileOutput(filepath="by-itself.mp4")]
+            )
+        )
+        await lk.room.create_room(api.CreateRoomRequest(name="automatic", egress=wish))
+        (started,) = (await lk.egress.list_egress(api.ListEgressRequest(room_name="automatic"))).items
+        assert started.egress_id not in a.log(), "made at A, which takes no jobs"
     assert info.status == COMPLETE, info.error
     assert begun.egress_id in c.log()
     assert begun.egress_id not in a.log() + b.log()

@@ -85,6 +85,8 @@ class Cluster:
         self.rooms = SharedRooms(self)
         self.calls = Calls(self)
         self.placement = Placement(self)
+        if "egress" not in traits.roles:
+            house.created.append(self.placement.automatic)
         self._epoch = time.time_ns()
         self._loops: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()

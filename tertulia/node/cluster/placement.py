@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf.message import Message
-from livekit.protocol import egress
+from livekit.protocol import egress, room
 
 from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import NodeId
 
 if TYPE_CHECKING:
     from tertulia.node.cluster.cluster import Cluster
+    from tertulia.node.house import Seat
 
 log = structlog.get_logger()
 
 ELSEWHERE = frozenset({"resource_exhausted", "unavailable", "deadline_exceeded", "unimplemented"})
 """Refusals that say nothing about the request: another node may take it."""
 MAX_ASKED = 8
+AUTOMATIC = "StartAutomatic"
+"""Between nodes only: start what the CreateRoomRequest of a room asks for."""
 
 
 class Placement:
@@ -39,11 +42,19 @@ class Placement:
             return await self._list(request)
         return await self._find(method, request)
 
+    async def automatic(self, seat: "Seat") -> None:
+        """The room was made here with an egress block, and this node takes no jobs: another one starts them."""
+        if seat.created.HasField("egress"):
+            await self._start(AUTOMATIC, seat.created)
+
     async def serve_here(self, method: str, request: Message) -> Message:
         """One call that was meant for this node."""
         serve = self._house.services.get("Egress")
         if serve is None:
             raise RequestError("unimplemented", "this node takes no egress jobs")
+        if method == AUTOMATIC and isinstance(request, room.CreateRoomRequest):
+            await self._fetch(request.name)
+            return await self._house.services["AutomaticEgress"](method, request)
         if method.startswith("Start") and (name := getattr(request, "room_name", "")):
             await self._fetch(name)
         return await serve(method, request)
