@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from livekit.protocol import models, room, rtc
 
 from tertulia.node.driver import Driver, monotonic
+from tertulia.node.metrics import Histogram
 from tertulia.node.rpc_calls import RpcCalls
 from tertulia.node.seat import Handles, PlaneOfRoom
 from tertulia.protocol.errors import RequestError
@@ -61,6 +62,10 @@ if TYPE_CHECKING:
     from tertulia.node.cluster.cluster import Cluster
 
 log = structlog.get_logger()
+
+JOIN_LATENCY_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+MAX_VERSIONS = 32
+"""Clients say their protocol version; more different ones than these share a row."""
 
 
 @dataclass
@@ -140,6 +145,8 @@ class House:
         self.happened: list[Callable[[Seat | None, Happened], None]] = []
         """Who wants to hear of room events: webhooks, egress, agents. Without a seat: of a room no node holds."""
         self.counters: Counter[str] = Counter()
+        self.join_latency_ms: dict[int, Histogram] = {}
+        """By the client's protocol version; from the admitted request to the join response."""
         self.rpc = RpcCalls()
         self.cluster: Cluster | None = None
         """Other nodes; None: this one is alone."""
@@ -172,6 +179,7 @@ class House:
     async def join(self, attempt: JoinAttempt, outlet: Outlet) -> None:
         """Let in, or raise."""
         self._check_open(attempt)
+        asked_at = monotonic()
         seat = self.seats.get(attempt.room)
         if attempt.reconnect:
             self._resume(seat, attempt, outlet)
@@ -206,6 +214,11 @@ class House:
                 ticket=ticket,
             )
         )
+        self._count_join(attempt.client.protocol, (monotonic() - asked_at) / 1e6)
+
+    def _count_join(self, protocol: int, took_ms: float) -> None:
+        version = protocol if protocol in self.join_latency_ms or len(self.join_latency_ms) < MAX_VERSIONS else 0
+        self.join_latency_ms.setdefault(version, Histogram(JOIN_LATENCY_MS)).observe(took_ms)
 
     def request(self, session: SessionId, message: rtc.SignalRequest) -> None:
         if (seat := self._of_session.get(session)) is not None:

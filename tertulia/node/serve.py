@@ -25,7 +25,7 @@ from tertulia.node.logs import configure
 from tertulia.node.metrics import Metrics, metrics_app
 from tertulia.node.pages import pages_app
 from tertulia.node.recording import Recording
-from tertulia.node.snapshot import snapshot
+from tertulia.node.snapshot import Losses, snapshot
 from tertulia.node.sockets import PortTaken, bind_ports, local_addresses
 from tertulia.protocol.ids import NodeId, mint
 from tertulia.sfu.plane.api import LivePlane
@@ -97,6 +97,8 @@ class Node:
         self.relay: RelaySocket
         self.door: FrontDoor
         self.webhooks: WebhookSender
+        self.recording: Recording | None = None
+        self.losses = Losses()
 
     @contextlib.asynccontextmanager
     async def running(self) -> "AsyncIterator[Node]":

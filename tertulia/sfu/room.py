@@ -5,7 +5,7 @@ the room looks whether anybody is left. Time, chance, plane and transports are g
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any
 
@@ -147,6 +147,20 @@ class Room:
             figures[f"published_{kind}"] += 1
             figures[f"subscribed_{kind}"] += len(track.subscriptions)
         return figures
+
+    def losses(self) -> Iterator[tuple[str, str, int, int, int]]:
+        """Each living stream's direction, kind, plane handle, packets lost (after repair) and packets that came."""
+        state = self._state
+        for track in state.tracks.values():
+            kind = "video" if track.is_video else "audio"
+            for receiver in track.receivers:
+                for stream in receiver.streams.values():
+                    if (up := state.plane.up_stats(stream.up)) is not None:
+                        yield "incoming", kind, stream.up, max(0, up.lost), up.packets
+        for handle, wish in state.downs.items():
+            if (down := state.plane.down_stats(handle)) is not None:
+                kind = "video" if wish.track.is_video else "audio"
+                yield "outgoing", kind, handle, max(0, down.lost), down.packets
 
     def downlinks(self) -> Mapping[str, Snapshot]:
         """What each member's way down carries, and why it gets the layers it gets; by identity."""
