@@ -104,7 +104,8 @@ def cluster_figures(node: "Node") -> Mapping[str, int]:
     """What the cluster's parts counted; nothing on a node that is alone."""
     if node.cluster is None:
         return {}
-    figures: Counter[str] = Counter({"nodes": 1 + len(node.cluster.directory.nodes)})
+    rows = sum(seat.room.figures()["relay_rows"] for seat in node.house.seats.values())
+    figures: Counter[str] = Counter({"nodes": 1 + len(node.cluster.directory.nodes), "relayed_copies": rows})
     for part in node.cluster.counted:
         figures.update(part)
     return figures

@@ -59,6 +59,9 @@ class Giving:
         self._shares: dict[NodeId, Shares] = {}
         """What thin links let through."""
 
+    def rows(self) -> int:
+        return sum(len(one.rows) for given in self._given.values() for one in given.values())
+
     def wanted_by(self, node: NodeId, wants: tuple[bus.Want, ...]) -> None:
         self._heard_at[node] = self._state.now
         if len(wants) > MAX_WANTS:

@@ -47,6 +47,10 @@ class Relay(Protocol):
     def wanted(self, track: PublishedTrack) -> Iterator[tuple[Receiver, int]]:
         """The highest layer each other node needs of a track of ours."""
 
+    def rows(self) -> int:
+        """Copies that leave for other nodes now: one per node, codec and layer."""
+        ...
+
     def wanted_by(self, node: NodeId, wants: tuple[bus.Want, ...]) -> None:
         """Everything another node wants of us now."""
 
@@ -92,6 +96,9 @@ class NoRelay:
 
     def wanted(self, track: PublishedTrack) -> Iterator[tuple[Receiver, int]]:
         return iter(())
+
+    def rows(self) -> int:
+        return 0
 
     def wanted_by(self, node: NodeId, wants: tuple[bus.Want, ...]) -> None:
         return

@@ -31,6 +31,7 @@ from tertulia.sfu import (
     resuming,
 )
 from tertulia.sfu.agenda import Appointment
+from tertulia.sfu.among import Among
 from tertulia.sfu.bwe.channel import Snapshot
 from tertulia.sfu.events import (
     Closed,
@@ -49,9 +50,9 @@ from tertulia.sfu.events import (
     RoomOutput,
     SessionClosed,
 )
-from tertulia.sfu.participant import LocalParticipant, Participant, Peer
+from tertulia.sfu.participant import LocalParticipant, Peer
 from tertulia.sfu.plane.api import Feedback, KeyFrame, Plane, Report, Rtcp, Switched, TransportSilent, UnboundSsrc
-from tertulia.sfu.relay import Links, Relay, Shares
+from tertulia.sfu.relay import Links, Shares
 from tertulia.sfu.relaying import MediaRelay
 from tertulia.sfu.rounds import Rounds
 from tertulia.sfu.settings import CALM_MEMBERS, CALM_UPDATE_NS, REPLICA_IDLE_NS, RoomConfig
@@ -107,6 +108,8 @@ class Room:
         )
         if links is not None:
             self._state.relay = MediaRelay(self._state, links)
+        self.among = Among(self._state)
+        """What the cluster asks of this room."""
         self._rounds = Rounds(self._state)
         self._farewell: Appointment | None = None
         """The end of a room without members."""
@@ -142,6 +145,7 @@ class Room:
         """Gauges for metrics: members here, published and subscribed tracks by kind."""
         state = self._state
         figures = Counter({"participants": len(state.sessions), "members": len(state.members)})
+        figures["relay_rows"] = state.relay.rows()
         for track in state.tracks.values():
             kind = "video" if track.is_video else "audio"
             figures[f"published_{kind}"] += 1
@@ -167,32 +171,6 @@ class Room:
         return downlink.snapshots(self._state)
 
     # ------------------------------------------------------------------------------------------ calls
-
-    def is_complete(self) -> bool:
-        """Every other node that holds this room has told its members."""
-        return replication.is_complete(self._state)
-
-    def holds(self, identity: str) -> NodeId | None:
-        """The node a member is connected to; None: there is none of this identity."""
-        who = self._state.by_identity.get(identity)
-        return None if who is None else who.node
-
-    def other_nodes(self) -> list[NodeId]:
-        """Nodes known to hold this room, too."""
-        return list(self._state.replicas.nodes)
-
-    def latest_ticket(self) -> int:
-        """The highest claim of an identity among the members."""
-        return max((who.ticket for who in self._state.members.values()), default=0)
-
-    def members_here(self) -> list[Participant]:
-        return [local.who for local in self._state.local_members()]
-
-    def record(self) -> models.Room:
-        """What every node agrees on: metadata, limits, timeouts."""
-        shared = models.Room()
-        shared.CopyFrom(self._state.room)
-        return shared
 
     def admit(self, claims: Claims) -> None:
         """Raises RequestError when the room cannot take this member now; changes nothing."""
@@ -221,11 +199,6 @@ class Room:
         self._state.now = now
         self._state.closing = Reason.SERVER_SHUTDOWN
         self._end_turn()
-
-    @property
-    def relay(self) -> Relay:
-        """What crosses between nodes; `limit_relay` changes it."""
-        return self._state.relay
 
     def limit_relay(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
         self._state.now = now

@@ -139,9 +139,9 @@ async def test_two_nodes_meet(make_node: MakeNode, make_sdk: MakeSdk) -> None:
 
 
 async def relay_rows(server: LiveServer) -> float:
-    """Copies this node ever began to send to other nodes: one per track, layer and node."""
+    """Copies this node sends to other nodes now: one per track, layer and node."""
     metrics = await server.metrics()
-    return sum(value for name, value in metrics.items() if "relay_rows" in name)
+    return sum(value for name, value in metrics.items() if "relayed_copies" in name)
 
 
 async def test_three_nodes_and_a_browser(make_node: MakeNode, make_sdk: MakeSdk, make_tab: MakeTab) -> None:
@@ -172,12 +172,12 @@ async def test_three_nodes_and_a_browser(make_node: MakeNode, make_sdk: MakeSdk,
         for other in others:
             await viewer.until(gets(other), 30)
             await viewer.until(gets(other, "audio"), 30)
-    before = await relay_rows(a)
     late = [await make_sdk() for _ in range(2)]
     for number, client in enumerate(late):
         await client.do("connect", url=b.url, token=token("demo", f"late{number}"))
         await client.until(gets("ann"), 30)
-    assert await relay_rows(a) == before, "more viewers on B cost more copies to B"
+    # sound and at most three layers to each of two nodes; a copy per viewer would make ten and more
+    assert 4 <= await relay_rows(a) <= 8
     await ann.do("serveRpc", "echo")
     assert await cyd.do("call_rpc", to="ann", method="echo", payload="hola") == "cyd:hola"
     async with room_api(c) as lk:

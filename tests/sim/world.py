@@ -153,8 +153,8 @@ class OnLinks:
 
     def __init__(self, node: Node) -> None:
         self._room = node.room
-        self.demands = node.room.relay.demands
-        self.audio_bps = node.room.relay.audio_bps
+        self.demands = node.room.among.relay.demands
+        self.audio_bps = node.room.among.relay.audio_bps
 
     def limit(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
         self._room.limit_relay(now, node, shares)
@@ -212,7 +212,7 @@ class World:
         self.crossed: Counter[tuple[str, str, int]] = Counter()
         """Media packets from node to node, by SSRC."""
         for number in range(nodes):
-            shared = self.nodes[0].room.record() if self.nodes else None
+            shared = self.nodes[0].room.among.record() if self.nodes else None
             self.nodes.append(Node(self, "sim" if nodes == 1 else f"sim{number}", shared))
         everybody = frozenset(node.name for node in self.nodes)
         if nodes > 1:

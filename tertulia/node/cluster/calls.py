@@ -62,7 +62,7 @@ class Calls:
             await self._cluster.rooms.delete(seat)
         elif method not in ANYWHERE:
             identity = getattr(request, "identity", "") or getattr(request, "destination_identity", "")
-            node = seat.room.holds(identity)
+            node = seat.room.among.holds(identity)
             if node is not None and node != self._cluster.id:
                 return await self.ask(node, "RoomService", method, request, hops + 1)
         return await self._house.carry_out(seat, method, request)

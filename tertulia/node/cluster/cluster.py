@@ -58,8 +58,8 @@ class OnLinks:
 
     def __init__(self, seat: "Seat") -> None:
         self._seat = seat
-        self.demands = seat.room.relay.demands
-        self.audio_bps = seat.room.relay.audio_bps
+        self.demands = seat.room.among.relay.demands
+        self.audio_bps = seat.room.among.relay.audio_bps
 
     def limit(self, now: Nanos, node: NodeId, shares: Shares | None) -> None:
         self._seat.driver.run(lambda at: self._seat.room.limit_relay(at, node, shares))

@@ -80,7 +80,7 @@ class SharedRooms:
         self._meet(seat, record)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SNAPSHOT_S):
-                while not seat.room.is_complete():
+                while not seat.room.among.is_complete():
                     seat.snapshot_heard.clear()
                     await seat.snapshot_heard.wait()
         return seat, mine
@@ -123,7 +123,7 @@ class SharedRooms:
             identity=claims.identity,
             sid=sid,
             node=self._cluster.id,
-            ticket=seat.room.latest_ticket(),
+            ticket=seat.room.among.latest_ticket(),
             counted=is_counted(claims),
         )
         self._claiming.add(sid)
@@ -150,7 +150,7 @@ class SharedRooms:
 
     def to_nodes(self, seat: "Seat", output: ToNodes) -> None:
         word = bus.ForRoom(room=seat.name, room_sid=seat.room.sid, word=output.data)
-        for node in (output.node,) if output.node is not None else seat.room.other_nodes():
+        for node in (output.node,) if output.node is not None else seat.room.among.other_nodes():
             self._cluster.say(node, word)
 
     def heard(self, node: NodeId, word: bus.ForRoom) -> None:
@@ -159,7 +159,7 @@ class SharedRooms:
             self._answer_stranger(node, word)
             return
         seat.driver.handle(FromNode(node, word.word))
-        if seat.room.is_complete():
+        if seat.room.among.is_complete():
             seat.snapshot_heard.set()
 
     def _answer_stranger(self, node: NodeId, word: bus.ForRoom) -> None:
@@ -196,7 +196,7 @@ class SharedRooms:
             if changed is not None:
                 seat.driver.handle(Renewed(shared))
                 word = bus.RecordChanged(room=seat.name, room_sid=seat.room.sid, version=changed.version)
-                for node in seat.room.other_nodes():
+                for node in seat.room.among.other_nodes():
                     self._cluster.say(node, word)
                 return seat.room.info()
         raise Unavailable("the room's record")
@@ -232,7 +232,7 @@ class SharedRooms:
     def crashed(self, seat: "Seat", finished: Happened) -> None:
         """The room is gone here without a word of its own."""
         word = bus.encode(bus.Goodbye(instance=0))
-        for node in seat.room.other_nodes():
+        for node in seat.room.among.other_nodes():
             self._cluster.say(node, bus.ForRoom(room=seat.name, room_sid=seat.room.sid, word=word))
         self._cluster.spawn(self._leave(seat, finished))
 
@@ -280,7 +280,7 @@ class SharedRooms:
                 RoomRecord(
                     name=seat.name,
                     sid=seat.room.sid,
-                    room=seat.room.record().SerializeToString(),
+                    room=seat.room.among.record().SerializeToString(),
                     creation=seat.created.SerializeToString(),
                     nodes=(self._cluster.id,),
                 )
@@ -300,7 +300,7 @@ class SharedRooms:
     async def _reconcile_claims(self, seat: "Seat") -> None:
         store = self._cluster.store
         held = {claim.sid for claim in await store.claims(seat.name) if claim.node == self._cluster.id}
-        for who in seat.room.members_here():
+        for who in seat.room.among.members_here():
             if who.sid not in held:
                 claim = Claim(
                     identity=who.identity,
@@ -311,7 +311,7 @@ class SharedRooms:
                 )
                 await store.restore_claim(seat.name, claim)
         for claim in await store.claims(seat.name):
-            present = self._claiming | {who.sid for who in seat.room.members_here()}
+            present = self._claiming | {who.sid for who in seat.room.among.members_here()}
             if claim.node == self._cluster.id and claim.sid not in present:
                 await store.release(seat.name, claim.identity, claim.sid)
 
