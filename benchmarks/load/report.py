@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.load.plan import Plan
 from benchmarks.load.plots import Series, line_plot
 from benchmarks.load.scenarios import Result, Row
 
@@ -82,7 +83,7 @@ def markdown(result: Result) -> str:
 
 def table(result: Result) -> RenderableType:
     """Rows by size, then what ended the growth and what went wrong."""
-    found = Table(title=f"{plan.scenario}: {_described(result)}", title_justify="left", header_style="bold")
+    found = Table(title=f"{result.plan.scenario}: {_described(result)}", title_justify="left", header_style="bold")
     for name in columns(result):
         found.add_column(name, justify="left" if name == "server" else "right", no_wrap=True)
     for row in cells(result):
@@ -182,6 +183,13 @@ def as_json(results: Sequence[Result], plane: str = "") -> str:
     """Everything, with what it depends on."""
     found = [{**asdict(result), "plan": asdict(result.plan)} for result in results]
     return json.dumps({"machine": machine(), "plane": plane, "results": found}, indent=1) + "\n"
+
+
+def result_of(value: dict[str, Any]) -> Result:
+    """A result that `as_json` wrote."""
+    plan = Plan(**{**value["plan"], "steps": tuple(value["plan"]["steps"])})
+    rows = [Row(**row) for row in value["rows"]]
+    return Result(plan, value["servers"], rows, value["saturation"], value["problems"], value["interrupted"])
 
 
 def plots(result: Result) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks import figures
 from benchmarks.load import plots, report
 from benchmarks.load.plan import Plan
 from benchmarks.load.plots import Series, line_plot
@@ -71,6 +72,29 @@ def test_json_and_plots_are_written(tmp_path: Path) -> None:
     assert found["machine"]["cores"]
     for path in written[1:]:
         ElementTree.parse(path)
+
+
+def test_a_result_is_read_back_and_becomes_a_table_of_a_page() -> None:
+    result = Result(PLAN, ["server"], [row(1), row(10)], saturation="size 10: too much", problems=["one"])
+    again = report.result_of(json.loads(report.as_json([result]))["results"][0])
+    assert again == result
+    text = report.markdown(again)
+    assert text.splitlines()[2].startswith("| 1 | 340 | 240 |")
+    assert text.endswith("Saturated at size 10: too much.\none")
+
+
+def test_a_figure_takes_its_place_in_the_page_and_no_other() -> None:
+    page = "a\n<!-- figure x -->\nold\n\nold\n<!-- end x -->\nb\n<!-- figure y -->\n<!-- end y -->\n"
+    new = figures.block(page, "x", "new \\1\n")
+    assert new == "a\n<!-- figure x -->\nnew \\1\n<!-- end x -->\nb\n<!-- figure y -->\n<!-- end y -->\n"
+    with pytest.raises(ValueError, match="no place"):
+        figures.block(page, "z", "")
+
+
+def test_every_figure_has_its_place_in_the_page() -> None:
+    page = figures.PAGE.read_text()
+    for name in (figures.BUDGETS, *figures.RUNS):
+        figures.block(page, name, "")
 
 
 def test_no_rows_no_plots() -> None:
