@@ -11,6 +11,8 @@ FUNCTION_LINES = 60
 TEST_FILE_LINES = 600
 
 LARGE_FILES = {
+    "tertulia/egress/depacketize.py": "one depacketizer per codec over the same frame assembly",
+    "tertulia/sfu/plane/intake.py": "one packet's way in, compiled as one unit",
     "tertulia/node/house.py": "the one place where every room meets every other",
     "tertulia/sfu/plane/interpreted.py": "the plumbing of the interpreted life, side by side with native.pyx",
     "tertulia/sfu/plane/rows.py": "the fields of the C structs, one line each",
