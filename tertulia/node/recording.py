@@ -113,6 +113,7 @@ class Recording:
             "StartTrackCompositeEgress": service.start_track_composite,
             "StartTrackEgress": service.start_track,
             "StartWebEgress": service.start,
+            "StartEgress": service.start,
             "UpdateLayout": service.update_layout,
             "UpdateStream": service.update_stream,
             "ListEgress": service.list,

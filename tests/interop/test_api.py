@@ -227,6 +227,7 @@ METHODS = [
     ("Egress", "StartTrackCompositeEgress", {"room_name": ROOM}, "roomRecord"),
     ("Egress", "StartTrackEgress", {"room_name": ROOM}, "roomRecord"),
     ("Egress", "StartWebEgress", {"url": "http://x"}, "roomRecord"),
+    ("Egress", "StartEgress", {"room_name": ROOM}, "roomRecord"),
     ("Egress", "UpdateLayout", {"egress_id": "EG_x"}, "roomRecord"),
     ("Egress", "UpdateStream", {"egress_id": "EG_x"}, "roomRecord"),
     ("Egress", "ListEgress", {}, "roomRecord"),

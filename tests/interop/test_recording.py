@@ -143,6 +143,43 @@ async def test_a_person_and_two_tracks_together(studio: Studio) -> None:
     in_sync(footage, 160, 90, 4)
 
 
+async def test_one_request_for_everything(studio: Studio) -> None:
+    """StartEgress: a template, and tracks routed to the left and the right ear."""
+    ada = await studio.enter("ada", RED, tone_hz=300)
+    await studio.enter("bob", BLUE, tone_hz=500)
+    whole = await studio.api.egress.start_egress(
+        api.StartEgressRequest(
+            room_name=studio.room,
+            template=api.TemplateSource(layout="grid"),
+            advanced=FLUENT,
+            outputs=[api.Output(file=api.FileOutput(filepath="whole.mp4"))],
+        )
+    )
+    ears = [
+        api.AudioRoute(participant_identity=name, channel=ear)
+        for name, ear in (("ada", api.AUDIO_CHANNEL_LEFT), ("bob", api.AUDIO_CHANNEL_RIGHT))
+    ]
+    routed = await studio.api.egress.start_egress(
+        api.StartEgressRequest(
+            room_name=studio.room,
+            media=api.MediaSource(video_track_id=ada["video"], audio=api.AudioConfig(routes=ears)),
+            advanced=FLUENT,
+            outputs=[api.Output(file=api.FileOutput(filepath="ears.mp4"))],
+        )
+    )
+    of_whole, of_ears = await asyncio.gather(*(studio.record(one.egress_id, 6) for one in (whole, routed)))
+    lasts(of_whole.file_results[0], studio.root / "whole.mp4")
+    footage = play(studio.root / "whole.mp4")
+    assert {300, 500} <= {round(hz, -2) for hz in footage.pitch(2, 4)}
+    lasts(of_ears.file_results[0], studio.root / "ears.mp4")
+    footage = play(studio.root / "ears.mp4")
+    assert near(footage.colour_at(between_flashes(footage, 160, 90, 1), 160, 90), RED)
+    with pytest.raises(api.TwirpError) as refusal:
+        await studio.api.egress.start_egress(api.StartEgressRequest(room_name=studio.room))
+    assert refusal.value.code == "invalid_argument"
+    assert "source" in refusal.value.message
+
+
 @pytest.mark.parametrize(("codec", "ending"), [("vp8", "webm"), ("h264", "mp4"), ("vp9", "webm"), ("av1", "webm")])
 async def test_a_track_as_it_is(studio: Studio, codec: str, ending: str) -> None:
     """No re-encoding: what was published lands in the container that holds it."""
