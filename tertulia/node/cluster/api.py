@@ -30,6 +30,8 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     """Differs for every start of the node's process."""
     region: str = ""
+    url: str = ""
+    """Where clients reach it; empty: nobody said."""
     host: str = ""
     relay_host: str = ""
     relay_port: int = 0
@@ -37,10 +39,14 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
     cpus: int = 1
     cpu_load: float = 0.0
-    """Busy share of all cores, 0..1."""
+    """Busy share of all cores, 0..1; at least what is promised to egress jobs."""
+    sys_load: float = 0.0
+    """Processes that want a core, per core, over a minute."""
     rooms: int = 0
     participants: int = 0
     tracks: int = 0
+    bytes_per_s: int = 0
+    """Media in and out."""
 
 
 class RoomRecord(msgspec.Struct, frozen=True, kw_only=True):
