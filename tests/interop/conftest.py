@@ -5,6 +5,7 @@ import contextlib
 import functools
 import http.server
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from tests.interop.live import ROOT, LiveServer
+from tests.interop.live import ROOT, LiveServer, free_port
+from tests.interop.nodes import LiveRedis, MakeNode
 from tests.interop.sdk import SdkClient
 from tests.interop.studio import Studio, egress_config
 
@@ -71,6 +73,33 @@ async def make_sdk() -> AsyncIterator[Callable[[], Coroutine[Any, Any, SdkClient
     yield make
     for client in clients:
         await client.stop()
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[LiveRedis]:
+    live = LiveRedis(tmp_path)
+    await live.start()
+    yield live
+    await live.stop()
+
+
+@pytest.fixture
+async def make_node(redis: LiveRedis) -> AsyncIterator[MakeNode]:
+    """Nodes of one cluster; those still alive at the end must have no traceback in their logs."""
+    started: list[LiveServer] = []
+
+    async def make(extra: str = "", redis_port: int = 0, **cluster: Any) -> LiveServer:
+        cluster.setdefault("relay_port", free_port(socket.SOCK_DGRAM))
+        lines = "".join(f"  {key}: {value}\n" for key, value in cluster.items())
+        live = LiveServer(f"redis:\n  address: 127.0.0.1:{redis_port or redis.port}\ncluster:\n{lines}{extra}")
+        started.append(live)
+        return await live.start()
+
+    yield make
+    for live in started:
+        await live.stop()
+    for live in started:
+        assert "Traceback" not in live.log(), live.log()[-6000:]
 
 
 @pytest.fixture(scope="session")
