@@ -86,8 +86,10 @@ class Claimed:
 class Unavailable(RequestError):
     """The store or the bus cannot be reached just now."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, why: str = "") -> None:
         super().__init__("unavailable", f"{what} is not reachable just now; try again")
+        self.why = why
+        """For the operator, when it is known."""
 
 
 class Bus(Protocol):

@@ -107,7 +107,8 @@ class Calls:
 
     async def _create_on_another(self, request: room.CreateRoomRequest, hops: int) -> Message:
         """This node is for egress only."""
-        others = sorted(self._cluster.others, key=lambda node: node.cpu_load)
+        cluster = self._cluster
+        others = cluster.selector.ranked(cluster.others, cluster.describe(), self._house.rng)
         if not others:
             raise RequestError("unavailable", "no node of this cluster takes calls just now")
         return await self.ask(NodeId(others[0].id), "RoomService", "CreateRoom", request, hops + 1)

@@ -19,9 +19,11 @@ from tertulia.node.cluster.api import Bus, NodeRecord, Store, Unavailable
 from tertulia.node.cluster.calls import Calls
 from tertulia.node.cluster.directory import Directory
 from tertulia.node.cluster.links import Links, RelaySocket
+from tertulia.node.cluster.load import MachineLoad, sys_load
 from tertulia.node.cluster.placement import Placement
 from tertulia.node.cluster.rooms import SharedRooms
 from tertulia.node.cluster.seal import Seal
+from tertulia.node.cluster.selector import Selector
 from tertulia.protocol import bus
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.ids import NodeId
@@ -45,6 +47,7 @@ class NodeTraits:
     """What this node says of itself."""
 
     region: str = ""
+    url: str = ""
     host: str = ""
     roles: tuple[str, ...] = ("sfu", "egress")
 
@@ -69,13 +72,21 @@ class Cluster:
     """The node among its peers."""
 
     def __init__(
-        self, house: "House", bus_: Bus, store: Store, secret: str, relay: RelaySocket, traits: NodeTraits
+        self,
+        house: "House",
+        bus_: Bus,
+        store: Store,
+        secret: str,
+        relay: RelaySocket,
+        traits: NodeTraits,
+        selector: Selector | None = None,
     ) -> None:
         self.house = house
         self.id = house.config.node_id
         self.bus = bus_
         self.store = store
         self.traits = traits
+        self.selector = selector or Selector()
         self.relay = relay
         self.seal = Seal(secret, self.id, time.time_ns())
         self.counters: Counter[str] = Counter()
@@ -90,13 +101,15 @@ class Cluster:
         self._epoch = time.time_ns()
         self._loops: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.cpu_load: Callable[[], float] = lambda: os.getloadavg()[0] / (os.cpu_count() or 1)
+        self.load = MachineLoad(lambda: sum(house.plane.totals().get(name, 0) for name in ("bytes_in", "bytes_out")))
         self._handlers: dict[type, Callable[[NodeId, Any], None]] = {
             bus.ForRoom: self.rooms.heard,
             bus.RecordChanged: self.rooms.record_changed,
             bus.LinkHello: self.links.heard,
             bus.Ask: self.calls.asked,
             bus.Answer: self.calls.answered,
+            bus.CallForBids: self.placement.called,
+            bus.Bid: self.placement.bid,
             bus.NodeBye: lambda node, word: self.directory.gone(node, said_goodbye=True),
         }
 
@@ -149,28 +162,33 @@ class Cluster:
             self.links.remind()
 
     def describe(self) -> NodeRecord:
-        house = self.house
+        house, cpus = self.house, os.cpu_count() or 1
+        self.load.read()
         figures = [seat.room.figures() for seat in house.seats.values()]
         return NodeRecord(
             id=self.id,
             epoch=self._epoch,
             region=self.traits.region,
+            url=self.traits.url,
             host=self.traits.host,
             relay_host=self.relay.host,
             relay_port=self.relay.udp_port,
             roles=self.traits.roles,
             draining=house.draining,
-            cpus=os.cpu_count() or 1,
-            cpu_load=min(self.cpu_load(), 1.0),
+            cpus=cpus,
+            cpu_load=min(1.0, max(self.load.cpu_load, self.placement.promised_cores / cpus)),
+            sys_load=sys_load(),
             rooms=len(figures),
             participants=sum(one.get("participants", 0) for one in figures),
             tracks=sum(one.get("published_audio", 0) + one.get("published_video", 0) for one in figures),
+            bytes_per_s=self.load.bytes_per_s,
         )
 
     def trouble(self) -> str | None:
         """Why this node should get no newcomers, for `/readyz`."""
         if not self.directory.is_available:
-            return "Redis is not reachable; calls go on, rooms of other nodes are out of reach"
+            why = self.directory.why or "the shared store was not asked yet"
+            return f"{why}; calls go on, rooms of other nodes are out of reach"
         if not self.bus.available:
             return "the bus is not connected; calls go on, other nodes are not heard"
         return None
@@ -222,6 +240,11 @@ class Cluster:
             self.calls.counters,
             *(part.counters for part in (self.bus, self.store) if hasattr(part, "counters")),
         ]
+
+    @property
+    def records(self) -> list[NodeRecord]:
+        """This node's own, then those of the others as they were said at most a second ago."""
+        return [self.describe(), *self.directory.nodes.values()]
 
     @property
     def others(self) -> list[NodeRecord]:

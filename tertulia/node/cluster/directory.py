@@ -1,10 +1,12 @@
 """Who is in the cluster: renews our lease, reads the others', says who came and who is gone.
 
 While the store is away nobody is declared gone: calls go on. When it is back the others get one lease's time to show
-up again. A node that cannot reach the store for longer than its lease is gone for the others; rooms settle that.
+up again. A node that cannot reach the store for longer than its lease is gone for the others; rooms settle that. Leases
+are the store's, waits are measured by each node's own monotonic clock: what time of day it is matters nowhere.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import structlog
@@ -14,6 +16,8 @@ from tertulia.protocol.ids import NodeId
 
 log = structlog.get_logger()
 
+LATE_S = LEASE_MS / 2000
+"""After a look this long after the one before (Redis or this node stood still), others may not have had their turn."""
 LOOKS = 3
 """A node that was heard before it was seen is looked for this often."""
 MAX_MET = 1000
@@ -28,17 +32,23 @@ class Directory:
         describe: Callable[[], NodeRecord],
         on_gone: Callable[[NodeId], None],
         on_return: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._describe = describe
         self._on_gone = on_gone
         self._on_return = on_return
+        self._clock = clock
         self.nodes: dict[NodeId, NodeRecord] = {}
         self.is_available = False
         """The store answered the last time it was asked."""
+        self.why = ""
+        """What is wrong with the store while it is not available."""
         self._trusted_at = 0.0
         """From then on an absent lease means an absent node."""
         self._was_away = False
+        self._looked_at: float | None = None
+        self._was_late = False
         self._met: dict[NodeId, int] = {}
         """Nodes heard on the bus before their record was seen, and how often it was looked for."""
         self._gone: set[NodeId] = set()
@@ -47,7 +57,7 @@ class Directory:
     @property
     def is_trusted(self) -> bool:
         """An absent lease means an absent node."""
-        return self.is_available and asyncio.get_running_loop().time() >= self._trusted_at
+        return self.is_available and self._clock() >= self._trusted_at
 
     async def refresh(self) -> None:
         """Renew and look around once. Raises nothing: an absent store is remembered."""
@@ -55,19 +65,21 @@ class Directory:
         try:
             await self._store.renew(record)
             found = await self._store.nodes()
-        except Unavailable:
-            if self.is_available:
-                log.warning("store.away")
+        except Unavailable as error:
+            if self.is_available or error.why != self.why:
+                log.warning("store.away", reason=error.why)
+            self.why = error.why
             self.is_available, self._was_away = False, True
             return
-        now = asyncio.get_running_loop().time()
-        if not self.is_available:
-            self.is_available = True
+        now = self._clock()
+        gap_s = 0.0 if self._looked_at is None else now - self._looked_at
+        is_late, self._looked_at = gap_s > LATE_S, now
+        if not self.is_available or (is_late and not self._was_late):
             self._trusted_at = now + LEASE_MS / 1000
-            if self._was_away:
-                log.info("store.back")
-                self._was_away = False
-                self._on_return()
+        if self._was_away or gap_s > LEASE_MS / 1000:
+            log.info("store.back", after_s=round(gap_s, 1))
+            self._on_return()
+        self.is_available, self._was_away, self._was_late = True, False, is_late
         self._compare({NodeId(node.id): node for node in found if node.id != record.id}, now)
 
     def _compare(self, found: dict[NodeId, NodeRecord], now: float) -> None:

@@ -24,7 +24,7 @@ from tertulia.node.cluster.api import (
     RoomRecord,
     Unavailable,
 )
-from tertulia.node.cluster.redis_client import CALL_S, Client, RedisAddress, connect
+from tertulia.node.cluster.redis_client import CALL_S, Client, RedisAddress, connect, reason
 
 __all__ = ["RedisAddress", "RedisBus", "RedisStore", "connect"]
 
@@ -213,7 +213,7 @@ class RedisStore:
                 return await call
         except (RedisError, OSError, TimeoutError) as error:
             self.counters["store_unavailable"] += 1
-            raise Unavailable("the shared store") from error
+            raise Unavailable("the shared store", reason(error)) from error
 
     def _room_keys(self, name: str) -> tuple[str, str, str]:
         return _room_keys(self._prefix, name)

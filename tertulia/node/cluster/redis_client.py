@@ -5,11 +5,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis import asyncio as aioredis
+from redis import exceptions
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
+from redis.backoff import NoBackoff
 
 CALL_S = 3.0
 """Deadline of one call."""
+SENTINEL_S = 0.8
+"""A Sentinel that does not answer leaves time to ask the next ones within a call."""
+RETRIES = 1
+"""At once, with a new connection: the old one may have died with its server. Who asked waits and asks again."""
+NOT_REACHABLE = "Redis is not reachable"
+REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (exceptions.OutOfMemoryError, "Redis is out of memory and refuses to write (maxmemory)"),
+    (exceptions.ReadOnlyError, "Redis is a replica and refuses to write"),
+    (exceptions.AuthenticationError, "Redis refuses the user name or the password"),
+    (exceptions.NoPermissionError, "Redis does not allow this user what a cluster needs"),
+    (exceptions.BusyLoadingError, "Redis is still loading its data"),
+    (exceptions.ClusterDownError, "the Redis Cluster is down"),
+    (MasterNotFoundError, "no Sentinel knows a primary of that name"),
+)
+SAID_CHARS = 120
 Client = Any
 """redis.asyncio.Redis or RedisCluster: the commands used here are the same."""
 
@@ -32,6 +50,16 @@ class RedisAddress:
     sentinel_username: str = ""
     sentinel_password: str = field(default="", repr=False)
     cluster_addresses: tuple[str, ...] = ()
+
+
+def reason(error: Exception) -> str:
+    """What is wrong with Redis, for an operator."""
+    for kind, text in REASONS:
+        if isinstance(error, kind):
+            return text
+    if isinstance(error, exceptions.ResponseError):
+        return f"Redis refuses: {str(error)[:SAID_CHARS]}"
+    return NOT_REACHABLE
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -60,6 +88,7 @@ def connect(where: RedisAddress) -> Client:
         "socket_timeout": CALL_S,
         "socket_connect_timeout": CALL_S,
         "health_check_interval": 5,
+        "retry": Retry(NoBackoff(), RETRIES),
         **_tls(where),
     }
     if where.cluster_addresses:
@@ -71,7 +100,10 @@ def connect(where: RedisAddress) -> Client:
             sentinel_kwargs={
                 "username": where.sentinel_username or None,
                 "password": where.sentinel_password or None,
-                "socket_timeout": CALL_S,
+                "socket_timeout": SENTINEL_S,
+                "socket_connect_timeout": SENTINEL_S,
+                "retry": Retry(NoBackoff(), 0),
+                **_tls(where),
             },
             db=where.db,
             **common,
