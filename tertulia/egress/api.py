@@ -29,7 +29,14 @@ class EgressConfig:
     """Local recordings end up here; recordings on their way to remote storage wait below it."""
     storage: egress.StorageConfig | None = None
     """Where files go whose request names no storage; None: they stay below `root`."""
+    storage_prefix: str = ""
+    """Before the name of every object in `storage`; requests with a storage of their own name what they want."""
+    storage_presigned: bool = False
+    """Tell locations in `storage` as links that open for seven days without a key."""
     backup: egress.StorageConfig | None = None
+    """Where files go when their storage fails."""
+    backup_prefix: str = ""
+    backup_presigned: bool = False
     allow_local_storage: bool = True
     addresses: AddressRules = field(default_factory=AddressRules)
 

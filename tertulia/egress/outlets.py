@@ -192,9 +192,15 @@ def _key(storage: Storage | None) -> bytes:
 
 
 def _depot(wish: Storage | None, config: EgressConfig, egress_id: str) -> Depot:
-    options = StorageOptions(rules=config.addresses)
-    message = wish if wish is not None else config.storage
-    if message is None:
+    if wish is None and config.storage is None:
         return Depot(config.root)
-    backup = storage_of(config.backup) if config.backup is not None else None
-    return Depot(Path(config.root) / PENDING / egress_id, storage_of(message, options), backup)
+    if wish is not None:
+        storage = storage_of(wish, StorageOptions(rules=config.addresses))
+    else:
+        assert config.storage is not None
+        options = StorageOptions(config.storage_prefix, config.storage_presigned)
+        storage = storage_of(config.storage, options)
+    backup = None
+    if config.backup is not None:
+        backup = storage_of(config.backup, StorageOptions(config.backup_prefix, config.backup_presigned))
+    return Depot(Path(config.root) / PENDING / egress_id, storage, backup)

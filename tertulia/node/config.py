@@ -3,8 +3,8 @@
 The dataclasses here and in `config_media` are the schema: `config_read` decodes file, environment and flags against
 them, and `config.yaml` documents each key (held to the code by tests/house). Keys marked NoEffect are known, so that
 an operator's file is accepted, and ignored; the reason is logged at start when one is set. Names and defaults are those
-of LiveKit's code, where its sample file says otherwise. Blocks of our own: `node`, `cluster`, `egress`, `pages`,
-`metrics`.
+of LiveKit's code, where its sample file says otherwise; only `node_selector.sort_by` has another default (ADR 41).
+Blocks of our own: `node`, `cluster`, `egress`, `pages`, `metrics`.
 
     config.rtc.udp_port                       # (7882,): a tuple; one data thread per number
     config.video.dynacast_pause_delay.ns      # Duration is an int of nanoseconds; .s is a float
@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from tertulia.node.config_media import Audio, Room, Rtc, Turn, Video
 from tertulia.node.config_types import (
     GO,
+    MS,
     NO_RPC,
     NO_SECRET,
     ZERO,
@@ -28,6 +29,7 @@ from tertulia.node.config_types import (
     S,
     Secret,
     Share,
+    Within,
 )
 
 Level = Literal["debug", "info", "warn", "warning", "error"]
@@ -35,7 +37,6 @@ Level = Literal["debug", "info", "warn", "warning", "error"]
 _LATER = NoEffect("this version does not do it")
 _NOT_HERE = NoEffect("this server has no such service")
 _WEBHOOK_QUEUE = NoEffect("the webhook queue has fixed bounds")
-_PLACEMENT = NoEffect("rooms span nodes, so none has to be chosen")
 _POOL = NoEffect("a node keeps a few connections with fixed deadlines")
 _STATS = NoEffect("counters are read when they are scraped")
 
@@ -178,6 +179,9 @@ class NodeSection:
     """This process among others."""
 
     roles: tuple[Literal["sfu", "egress"], ...] = ("sfu", "egress")
+    url: str = ""
+    """Where clients reach this node, for /settings/regions."""
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,27 @@ class Cluster:
     relay_port: Port = 7885
     relay_ip: str = ""
     secret: Secret = NO_SECRET
+
+
+@dataclass(frozen=True, slots=True)
+class RegionPlace:
+    """Where a region is, in degrees."""
+
+    name: str = ""
+    lat: Annotated[float, Within(-90, 90)] = 0.0
+    lon: Annotated[float, Within(-180, 180)] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSelector:
+    """Which node takes an egress job, and which is named first in /settings/regions."""
+
+    kind: Literal["any", "cpuload", "sysload", "regionaware", "random"] = "any"
+    sort_by: Literal["random", "sysload", "cpuload", "rooms", "clients", "tracks", "bytespersec"] = "cpuload"
+    algorithm: Literal["lowest", "twochoice"] = "lowest"
+    cpu_load_limit: Share = 0.9
+    sysload_limit: Annotated[float, Within(0, 1000)] = 0.9
+    regions: tuple[RegionPlace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +242,8 @@ class Azure:
 class Storage:
     """At most one of the three; none: local files below the first output root."""
 
-    prefix: Annotated[str, _LATER] = ""
-    generate_presigned_url: Annotated[bool, _LATER] = False
+    prefix: str = ""
+    generate_presigned_url: bool = False
     s3: S3 = field(default_factory=S3)
     gcp: Gcp = field(default_factory=Gcp)
     azure: Azure = field(default_factory=Azure)
@@ -243,7 +268,14 @@ class Egress:
     storage: Storage = field(default_factory=Storage)
     backup: Storage = field(default_factory=Storage)
     max_cpu_utilization: Share = 0.8
+    cpu_cores: Annotated[float, Within(0, 4096)] = 0.0
+    """0: all of the machine."""
     max_jobs: Count = 0
+    video_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "superfast"
+    encoder_threads: Annotated[int, Within(0, 64)] = 0
+    nice: Annotated[int, Within(0, 19)] = 10
+    latency: Duration = 800 * MS
+    track_wait: Duration = 30 * S
     isolation: Annotated[Literal["thread", "process"], NoEffect("jobs run in threads")] = "thread"
     temporary_directory: Annotated[str, NoEffect("files wait below output_roots")] = ""
     allow_private_addresses: bool = True
@@ -298,7 +330,7 @@ class Config:
     agents: Agents = field(default_factory=Agents)
     enable_data_tracks: Annotated[bool, NoEffect("data tracks are always on")] = True
     enable_participant_data_blob: Annotated[bool, GO] = False
-    node_selector: Annotated[Opaque, _PLACEMENT] = field(default_factory=dict)
+    node_selector: NodeSelector = field(default_factory=NodeSelector)
     signal_relay: Annotated[Opaque, NO_RPC] = field(default_factory=dict)
     psrpc: Annotated[Opaque, NO_RPC] = field(default_factory=dict)
     api: Annotated[Opaque, NO_RPC] = field(default_factory=dict)

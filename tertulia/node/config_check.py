@@ -11,16 +11,22 @@ from urllib.parse import urlsplit
 from tertulia.node.config import Config, Storage
 from tertulia.node.config_media import STANDARD_CODECS
 from tertulia.node.config_tree import Branch, Problem, Where
+from tertulia.node.config_types import MS, S
 from tertulia.protocol.signing import check_secret
 from tertulia.signal.webhook import EVENTS
 
+MIN_LATENCY, MAX_LATENCY = 100 * MS, 30 * S
+"""Of recordings: below, a retransmission comes too late; above, memory holds more than it need."""
 Finding = tuple[str, str]
 """(dotted key, what is wrong)."""
 
 
 def check(config: Config, tree: Branch) -> list[Problem]:
     """Every rule that is broken, with the place of the key it names."""
-    rules = (_keys, _ports, _addresses, _turn_servers, _redis, _prometheus, _webhook, _room, _cluster, _storage)
+    rules = (
+        _keys, _ports, _addresses, _turn_servers, _redis, _prometheus, _webhook, _room, _cluster, _selector,
+        _egress, _storage,
+    )  # fmt: skip
     return [Problem(place(tree, key), f"{key}: {text}") for rule in rules for key, text in rule(config)]
 
 
@@ -77,7 +83,11 @@ def _addresses(config: Config) -> Iterator[Finding]:
     for key, address in (("rtc.node_ip", rtc.node_ip), ("cluster.relay_ip", config.cluster.relay_ip)):
         if address and not _is_address(address):
             yield key, f"{address!r} is not an IP address"
-    for key, networks in (("rtc.ips.includes", rtc.ips.includes), ("rtc.ips.excludes", rtc.ips.excludes)):
+    for key, networks in (
+        ("rtc.ips.includes", rtc.ips.includes),
+        ("rtc.ips.excludes", rtc.ips.excludes),
+        ("node.trusted_proxies", config.node.trusted_proxies),
+    ):
         for network in networks:
             try:
                 ipaddress.ip_network(network, strict=False)
@@ -168,6 +178,41 @@ def _cluster(config: Config) -> Iterator[Finding]:
         yield "cluster.secret", "has fewer than 32 characters"
     if not config.node.roles:
         yield "node.roles", "a node without a role has nothing to do"
+    if config.node.url and not _is_client_url(config.node.url):
+        yield "node.url", "expected where clients reach this node, such as wss://paris.example.org"
+
+
+def _is_client_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        plain = parts.port != 0 and not (parts.username or parts.query or parts.fragment)
+    except ValueError:
+        return False
+    return parts.scheme in ("ws", "wss") and bool(parts.hostname) and plain and text.isascii() and text.isprintable()
+
+
+def _selector(config: Config) -> Iterator[Finding]:
+    about = config.node_selector
+    names = [place.name for place in about.regions]
+    for index, name in enumerate(names):
+        if not name:
+            yield "node_selector.regions", f"entry {index + 1} has no name"
+        elif name in names[:index]:
+            yield "node_selector.regions", f"{name!r} is there twice"
+    if about.kind == "regionaware" and not config.region:
+        yield "node_selector.kind", "regionaware needs region, the name of where this node is"
+    elif about.kind == "regionaware" and names and config.region not in names:
+        yield (
+            "node_selector.regions",
+            f"has no place for {config.region!r}, this node's region{_near(config.region, names)}",
+        )
+
+
+def _egress(config: Config) -> Iterator[Finding]:
+    if not MIN_LATENCY <= config.egress.latency <= MAX_LATENCY:
+        yield "egress.latency", f"expected {MIN_LATENCY!r} to {MAX_LATENCY!r}, got {config.egress.latency!r}"
+    if not config.egress.track_wait:
+        yield "egress.track_wait", "nothing could be recorded without waiting for it; 30s is usual"
 
 
 def _storage(config: Config) -> Iterator[Finding]:

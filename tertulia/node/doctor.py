@@ -252,7 +252,7 @@ def _remote_storage(config: Config) -> Iterator[Finding]:
         with tempfile.NamedTemporaryFile(suffix=".txt") as file:
             file.write(b"tertulia doctor can write here\n")
             file.flush()
-            options = StorageOptions(rules=AddressRules(allow_private=True))
+            options = StorageOptions(prefix=section.prefix, rules=AddressRules(allow_private=True))
             storage = storage_of(message, options)
             try:
                 asyncio.run(

@@ -1,5 +1,6 @@
 """Egress in the house: its configuration, its view of rooms, its Twirp methods, its webhooks and automatic starts."""
 
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -38,11 +39,21 @@ def egress_config(config: Config) -> "EgressConfig":
     return EgressConfig(
         root=Path(about.output_roots[0] if about.output_roots else "recordings"),
         storage=storage(about.storage),
+        storage_prefix=about.storage.prefix,
+        storage_presigned=about.storage.generate_presigned_url,
         backup=storage(about.backup),
+        backup_prefix=about.backup.prefix,
+        backup_presigned=about.backup.generate_presigned_url,
         allow_local_storage=not about.disallow_local_storage,
         addresses=AddressRules(allow_private=about.allow_private_addresses),
+        cpu_cores=about.cpu_cores or float(os.cpu_count() or 1),
         max_cpu_utilization=about.max_cpu_utilization,
         jobs_limit=about.max_jobs or 100,
+        video_preset=about.video_preset,
+        encoder_threads=about.encoder_threads,
+        nice=about.nice,
+        latency_ms=round(about.latency.ms),
+        track_wait_s=about.track_wait.s,
         file_max_duration_s=limits.file_output_max_duration.s,
         stream_max_duration_s=limits.stream_output_max_duration.s,
         segment_max_duration_s=limits.segment_output_max_duration.s,

@@ -185,7 +185,8 @@ class Node:
             RedisStore(where, space),
             secret,
             self.relay,
-            NodeTraits(region=self.config.region, host=self.relay.host, roles=roles),
+            NodeTraits(region=self.config.region, url=self.config.node.url, host=self.relay.host, roles=roles),
+            settings.selector(self.config),
         )
         bus.on_return = cluster.on_return
         self.house.cluster = cluster
@@ -215,6 +216,8 @@ class Node:
         if "egress" not in self.config.node.roles:
             return
         self.recording = Recording(self.house, self.config, self.rng, self.webhooks.notify)
+        if self.cluster is not None:
+            self.cluster.placement.jobs = self.recording.service
         stack.push_async_callback(self.recording.close)
 
     async def _start_door(self, stack: contextlib.AsyncExitStack) -> None:

@@ -6,6 +6,7 @@ from livekit.protocol import room, rtc
 
 from tertulia.node.cluster.redis import RedisAddress
 from tertulia.node.cluster.seal import secret_of_keys
+from tertulia.node.cluster.selector import Selector
 from tertulia.node.config import Config
 from tertulia.node.house import HouseConfig
 from tertulia.node.sockets import Interfaces
@@ -65,6 +66,19 @@ def cluster_secret(config: Config) -> str:
     return str(config.cluster.secret) or secret_of_keys({key: str(secret) for key, secret in config.keys.items()})
 
 
+def selector(config: Config) -> Selector:
+    """Which node comes first."""
+    about = config.node_selector
+    return Selector(
+        kind=about.kind,
+        sort_by=about.sort_by,
+        algorithm=about.algorithm,
+        cpu_load_limit=about.cpu_load_limit,
+        sysload_limit=about.sysload_limit,
+        places={place.name: (place.lat, place.lon) for place in about.regions},
+    )
+
+
 def _preset(shape: object) -> room.RoomConfiguration:
     assert isinstance(shape, room.RoomConfiguration)
     return shape
@@ -112,6 +126,7 @@ def door(config: Config) -> DoorSettings:
     return DoorSettings(
         body_bytes=config.limit.max_api_request_body_size,
         message_bytes=config.limit.signal_message_size_limit,
+        trusted_proxies=config.node.trusted_proxies,
         serve_metrics=(config.development or local) if serve_metrics is None else serve_metrics,
     )
 

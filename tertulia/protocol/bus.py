@@ -229,11 +229,26 @@ class Answer(Word):
     error_message: str = ""
 
 
+class CallForBids(Word):
+    """An egress job is to be placed: who takes it, and how busy are you? Every node for egress answers."""
+
+    number: int
+
+
+class Bid(Word):
+    """The answer. `takes` False: not just now."""
+
+    number: int
+    takes: bool
+    record: bytes
+    """The speaking node's record, of this moment."""
+
+
 class NodeBye(Word):
     """The speaking node leaves the cluster."""
 
 
-NodeWord = ForRoom | RecordChanged | LinkHello | Ask | Answer | NodeBye
+NodeWord = ForRoom | RecordChanged | LinkHello | Ask | Answer | CallForBids | Bid | NodeBye
 
 _encoder = msgspec.msgpack.Encoder()
 _room_decoder = msgspec.msgpack.Decoder(RoomWord)

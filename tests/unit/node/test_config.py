@@ -46,10 +46,11 @@ def test_a_livekit_file_is_taken_as_it_is() -> None:
     assert config.room.empty_timeout == 10
     assert [codec.mime for codec in config.room.enabled_codecs] == ["audio/opus", "video/vp8"]
     assert config.video.dynacast_pause_delay.s == 90
+    assert (config.node_selector.kind, config.node_selector.sysload_limit) == ("sysload", 0.7)
     # What has no effect is accepted and told.
     told = "\n".join(loaded.notes)
     assert config.rtc.udp_port == (50000,)  # where the operator's firewall is open
-    for key in ("rtc.port_range_end", "turn.enabled", "turn.domain", "node_selector"):
+    for key in ("rtc.port_range_end", "turn.enabled", "turn.domain"):
         assert f"{key} has no effect: " in told
 
 
