@@ -88,10 +88,14 @@ async def make_node(redis: LiveRedis) -> AsyncIterator[MakeNode]:
     """Nodes of one cluster; those still alive at the end must have no traceback in their logs."""
     started: list[LiveServer] = []
 
-    async def make(extra: str = "", redis_port: int = 0, **cluster: Any) -> LiveServer:
+    async def make(
+        extra: str = "", redis_port: int = 0, redis_keys: str = "", environment: dict[str, str] | None = None,
+        **cluster: Any,
+    ) -> LiveServer:  # fmt: skip
         cluster.setdefault("relay_port", free_port(socket.SOCK_DGRAM))
         lines = "".join(f"  {key}: {value}\n" for key, value in cluster.items())
-        live = LiveServer(f"redis:\n  address: 127.0.0.1:{redis_port or redis.port}\ncluster:\n{lines}{extra}")
+        where = redis_keys or f"address: 127.0.0.1:{redis_port or redis.port}"
+        live = LiveServer(f"redis:\n  {where}\ncluster:\n{lines}{extra}", environment)
         started.append(live)
         return await live.start()
 

@@ -12,7 +12,7 @@ from livekit import api
 from redis import asyncio as aioredis
 
 from tests.interop.live import LiveServer, token
-from tests.interop.nodes import LiveRedis, MakeNode, MakeSdk, gets, readyz, room_api, roster, soon
+from tests.interop.nodes import Balancer, LiveRedis, MakeNode, MakeSdk, gets, readyz, room_api, roster, soon
 from tests.interop.sdk import SdkClient
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
@@ -85,3 +85,84 @@ async def test_redis_pauses(redis: LiveRedis, make_node: MakeNode, make_sdk: Mak
     await data_crosses(ann, bob, 7)
     assert await rosters_agree(a, b, names="ann bob")
     await undisturbed([ann, bob])
+
+
+async def test_redis_is_full(redis: LiveRedis, make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """It refuses to write (maxmemory): leases run out, nobody is declared gone, people come, their claims follow."""
+    a, b = await make_node(), await make_node()
+    ann, bob = await a_call(make_sdk, ann=a, bob=b)
+    client = aioredis.Redis(port=redis.port)
+    await client.config_set("maxmemory", 1)
+    await soon(lambda: readyz("out of memory", a, b), 10)
+    cyd = await make_sdk()
+    await cyd.do("connect", url=a.url, token=token("demo", "cyd"))
+    await cyd.until(lambda s: gets("ann")(s) and gets("bob")(s), 20)
+    await bob.until(lambda s: s["remote"] == ["ann", "cyd"], 10)
+    async with room_api(b) as lk:
+        assert await outcome(lk.room.create_room(api.CreateRoomRequest(name="other")), 8) == "unavailable"
+        assert await outcome(lk.room.list_rooms(api.ListRoomsRequest()), 8) == "ok"
+
+    async def leases_ran_out() -> bool:
+        return not await client.keys("tertulia:*:node:*")
+
+    await soon(leases_ran_out, 10)
+    await client.config_set("maxmemory", 0)
+    await soon(lambda: readyz("ready", a, b), 10)
+
+    async def claims_are_back() -> bool:
+        (key,) = await client.keys("tertulia:*:claims:{demo}")
+        return sorted(await client.hkeys(key)) == [b"ann", b"bob", b"cyd"]
+
+    await soon(claims_are_back, 15)
+    await client.aclose()
+    await data_crosses(bob, cyd, 7)
+    assert await rosters_agree(a, b, names="ann bob cyd")
+    await undisturbed([ann, bob])
+
+
+async def test_a_wrong_password_is_named(make_node: MakeNode, redis: LiveRedis) -> None:
+    client = aioredis.Redis(port=redis.port)
+    await client.config_set("requirepass", "a-password-of-redis")
+    node = await make_node(redis_keys=f"address: 127.0.0.1:{redis.port}\n  password: wrong-password-here")
+    assert "Redis refuses the user name or the password" in await node.get("/readyz")
+    assert "wrong-password-here" not in node.log()
+    await client.config_set("requirepass", "wrong-password-here")
+    await soon(lambda: readyz("ready", node), 10)
+    await client.aclose()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["its people wait", "its people went to another node"])
+async def test_a_node_stands_still_for_20_s(make_node: MakeNode, make_sdk: MakeSdk, elsewhere: bool) -> None:
+    """The others go on without it; when it goes on it finds its lease lost, and there is one of everybody."""
+    a, b = await make_node(), await make_node()
+    async with Balancer(b.port, a.port) as front:
+        ann, ben = await a_call(make_sdk, ann=a, ben=a)
+        bob = await make_sdk()
+        await bob.do("connect", url=front.url, token=token("demo", "bob"))
+        await bob.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+        await ann.until(gets("bob"), 20)
+        os.kill(b.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        await ann.until(lambda s: s["remote"] == ["ben"], 15)
+        for client in (ann, ben):
+            await client.do("reset")
+        if elsewhere:
+            front.cut((a.port,))
+            await ann.until(gets("bob"), 30)
+            assert await roster(a)
+        await asyncio.sleep(max(0.0, 20 - (time.monotonic() - stopped)))
+        at_a = await roster(a)
+        os.kill(b.pid, signal.SIGCONT)
+        await ann.until(gets("bob"), 30)
+        await soon(lambda: rosters_agree(a, b, names="ann ben bob"), 10)
+        if elsewhere:
+            assert await roster(a) == at_a, "who came back elsewhere is not disturbed"
+        rivals = [event for event in (await ann.do("state"))["events"] if event[1] == "bob"]
+        await asyncio.sleep(10)  # ghosts would show by now
+        assert await rosters_agree(a, b, names="ann ben bob")
+        again = [event for event in (await ann.do("state"))["events"] if event[1] == "bob"]
+        assert again == rivals, "once back, nothing moves"
+        for client, other in ((ann, "ben"), (ben, "ann")):
+            assert (await client.do("state"))["media"][f"{other}/video"]["max_gap_s"] < 1.0
+        await bob.until(lambda s: gets("ann")(s) and gets("ben")(s), 20)
