@@ -56,7 +56,7 @@ from tertulia.sfu.plane.api import (
 from tertulia.sfu.room import Room, RoomConfig
 from tertulia.sfu.transport.api import TransportEvent
 from tertulia.sfu.transport.hub import TransportHub
-from tertulia.signal.backend import ROOM_MISSING, Command, JoinAttempt, Outlet, Readiness, Refused
+from tertulia.signal.backend import ROOM_MISSING, Command, JoinAttempt, Outlet, Place, Readiness, Refused
 
 if TYPE_CHECKING:
     from tertulia.node.cluster.cluster import Cluster
@@ -160,6 +160,7 @@ class House:
         self.created: list[Callable[[Seat], Awaitable[None]]] = []
         """Who acts on a new room: automatic egress. RequestError here refuses CreateRoom."""
         self.render_metrics: Callable[[], bytes] = bytes
+        self.region_settings: Callable[[str], rtc.RegionSettings] = lambda asked_at: rtc.RegionSettings()
 
     # ------------------------------------------------------------------------------------------ joining
 
@@ -508,6 +509,12 @@ class House:
         if self.draining:
             reasons = ("draining", *reasons)
         return Readiness(not reasons, reasons)
+
+    def place(self) -> Place:
+        return Place(self.config.node_id, self.config.region)
+
+    def regions(self, asked_at: str) -> rtc.RegionSettings:
+        return self.region_settings(asked_at)
 
     def metrics(self) -> bytes:
         return self.render_metrics()

@@ -25,6 +25,7 @@ from tertulia.node.logs import configure
 from tertulia.node.metrics import Metrics, metrics_app
 from tertulia.node.pages import pages_app
 from tertulia.node.recording import Recording
+from tertulia.node.regions import Regions
 from tertulia.node.snapshot import Losses, snapshot
 from tertulia.node.sockets import PortTaken, bind_ports, local_addresses
 from tertulia.protocol.ids import NodeId, mint
@@ -224,6 +225,8 @@ class Node:
         config = self.config
         metrics = Metrics(lambda: snapshot(self), self.id)
         self.house.render_metrics = metrics.render
+        regions = Regions(self.house, self.cluster, config, settings.selector(config))
+        self.house.region_settings = regions.answer
         backend: Backend = self.house
         self.door = FrontDoor(
             backend,

@@ -102,6 +102,14 @@ class Readiness:
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which node this is, and where."""
+
+    node: str
+    region: str
+
+
 class Backend(Protocol):
     """The house behind the door."""
 
@@ -127,6 +135,11 @@ class Backend(Protocol):
         `unimplemented` for methods this node does not serve."""
 
     def readiness(self) -> Readiness: ...
+
+    def place(self) -> Place: ...
+
+    def regions(self, asked_at: str) -> rtc.RegionSettings:
+        """Where people may connect, the nearest first; `asked_at` is the address this request came to."""
 
     def metrics(self) -> bytes:
         """The text of /metrics in the Prometheus exposition format."""

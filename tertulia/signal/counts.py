@@ -26,6 +26,7 @@ class Drop(StrEnum):
     BAD_TOKEN = "bad_token"
     BAD_REQUEST = "bad_request"
     REFUSED = "refused"
+    JOIN_TIMEOUT = "join_timeout"
     # Sessions
     GARBAGE = "garbage"
     UNKNOWN_REQUEST = "unknown_request"

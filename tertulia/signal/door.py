@@ -4,10 +4,11 @@ import asyncio
 import itertools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
+from google.protobuf import json_format
 
 from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import SessionId
@@ -17,7 +18,20 @@ from tertulia.signal.auth import Doorkeys
 from tertulia.signal.backend import ROOM_MISSING, Backend, JoinAttempt, Refused
 from tertulia.signal.counts import Counts, Drop
 from tertulia.signal.doorman import Doorman, Rate
-from tertulia.signal.http import TEXT, App, Receive, Scope, Send, bounded, preflight, respond
+from tertulia.signal.http import (
+    JSON,
+    TEXT,
+    App,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    address_of,
+    bounded,
+    header_text,
+    preflight,
+    respond,
+)
 from tertulia.signal.settings import DoorSettings
 from tertulia.signal.twirp import PREFIX as TWIRP
 from tertulia.signal.twirp import STATUS, Twirp, error_json
@@ -26,6 +40,11 @@ from tertulia.signal.websocket import SessionSocket
 log = structlog.get_logger(__name__)
 
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+PING = "/ping"
+MEASURABLE: tuple[Header, ...] = ((b"timing-allow-origin", b"*"), (b"cache-control", b"no-store"))
+REGIONS_FRESH: Header = (b"cache-control", b"private, max-age=5")
+"""As long as a lost node may still be listed; livekit-client asks again after that."""
+NO_TOKEN = "permissions denied: no access token (`Authorization: Bearer` or `access_token`)"
 LOG_LINES_PER_S = 5
 """Per status: a flood of refusals must not become a flood of lines."""
 NO_SESSION = SessionId(0)
@@ -102,6 +121,10 @@ class Door:
             await self._plain(scope, send, 200, "OK")
         elif path == "/readyz":
             await self._readyz(scope, send)
+        elif path == PING:
+            await self._ping(scope, send)
+        elif path == "/settings/regions":
+            await self._regions(scope, send)
         elif path == "/metrics" and self.settings.serve_metrics:
             await self._plain(scope, send, 200, self._backend.metrics(), METRICS)
         elif self._pages is not None:
@@ -113,10 +136,32 @@ class Door:
         """A browser at `/` sees the page, a client or a probe the health word."""
         return self._pages is not None and b"text/html" in dict(scope["headers"]).get(b"accept", b"")
 
-    async def _plain(self, scope: Scope, send: Send, status: int, body: bytes | str, kind: bytes = TEXT) -> None:
+    async def _plain(
+        self,
+        scope: Scope,
+        send: Send,
+        status: int,
+        body: bytes | str,
+        kind: bytes = TEXT,
+        headers: Iterable[Header] = (),
+    ) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             raise Refused(405, "only GET and HEAD are allowed")
-        await respond(scope, send, status, body, kind)
+        await respond(scope, send, status, body, kind, headers)
+
+    async def _ping(self, scope: Scope, send: Send) -> None:
+        """Nothing, fast, and from whom: for measuring the way here, from a browser too (Resource Timing 4.5)."""
+        place = self._backend.place()
+        named = [(b"tertulia-node", header_text(place.node)), (b"tertulia-region", header_text(place.region))]
+        await self._plain(scope, send, 200, "", headers=[*named, *MEASURABLE])
+
+    async def _regions(self, scope: Scope, send: Send) -> None:
+        """livekit.RegionSettings in the JSON form of protobuf: the Rust SDK insists on `distance` as text."""
+        if self._doorkeys.claims(dict(scope["headers"]), parse_query(scope["query_string"])) is None:
+            raise Refused(401, NO_TOKEN)
+        settings = self._backend.regions(address_of(scope))
+        body = json_format.MessageToJson(settings, always_print_fields_with_no_presence=True, indent=None)
+        await self._plain(scope, send, 200, body, JSON, (REGIONS_FRESH,))
 
     async def _readyz(self, scope: Scope, send: Send) -> None:
         readiness = self._backend.readiness()
@@ -177,7 +222,7 @@ class Door:
         query = parse_query(scope["query_string"])
         claims = self._doorkeys.claims(headers, query)
         if claims is None:
-            raise Refused(401, "permissions denied: no access token (`Authorization: Bearer` or `access_token`)")
+            raise Refused(401, NO_TOKEN)
         agent = headers.get(b"user-agent", b"").decode("latin-1")
         try:
             return attempt_of(session, v1=v1, query=query, claims=claims, user_agent=agent, address=address)
@@ -187,8 +232,10 @@ class Door:
 
     async def _ask(self, answer: Any) -> None:
         """The house's word on an attempt, always as Refused when it is no."""
+        deadline = asyncio.timeout(self.settings.join_timeout_s)
         try:
-            await answer
+            async with deadline:
+                await answer
         except Refused:
             self.counts[Drop.REFUSED] += 1
             raise
@@ -199,6 +246,10 @@ class Door:
                 status = 403  # clients take any other 404 for a server without this path, and try again for ever
             raise Refused(status, error.message) from None
         except Exception:
+            if deadline.expired():
+                self.counts[Drop.JOIN_TIMEOUT] += 1
+                log.warning("join_timed_out", after_s=self.settings.join_timeout_s)
+                raise Refused(503, "this server could not let you in in time; try again", retry_after_s=1) from None
             log.exception("join_failed")
             raise Refused(500, "internal error") from None
 

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,6 +31,7 @@ PREFLIGHT: tuple[Header, ...] = (
     (b"vary", b"Access-Control-Request-Headers"),
 )
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9_, -]{1,1024}")
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?")
 LINGER_BYTES = 4 << 20
 LINGER_S = 2.0
 """A refused body is still read for so long, so that the refusal is not lost in a reset connection."""
@@ -67,6 +69,21 @@ async def preflight(scope: Scope, send: Send) -> None:
     headers = [*PREFLIGHT, (b"access-control-allow-headers", names)]
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
+
+
+def header_text(text: str) -> bytes:
+    """Any text as a header's value: percent-encoded where it could not stand there as it is."""
+    return quote(text, safe=" !#$&'()*+,/:;=?@[]^_`{|}~").strip().encode()
+
+
+def address_of(scope: Scope) -> str:
+    """The address a client reached us at, as a WebSocket URL; only the client itself hears it, so it is believed."""
+    headers = dict(scope["headers"])
+    host = headers.get(b"host", b"").decode("latin-1")
+    if not _HOST.fullmatch(host):
+        return ""
+    scheme = headers.get(b"x-forwarded-proto", scope["scheme"].encode()).split(b",")[0].strip().lower()
+    return f"{'wss' if scheme in (b'https', b'wss') else 'ws'}://{host}"
 
 
 async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:

@@ -20,6 +20,8 @@ class DoorSettings:
     body_timeout_s: float = 30.0
     keep_alive_s: int = 15
     command_timeout_s: float = 30.0
+    join_timeout_s: float = 10.0
+    """For the house's word on a join; clients give up after 5 to 15 s."""
     message_bytes: int = 2 << 20
     """One WebSocket message (LiveKit's `limit.signal_message_size_limit`)."""
     message_fragments: int = 1_024

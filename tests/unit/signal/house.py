@@ -10,7 +10,7 @@ from livekit.protocol import models, room, rtc
 
 from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import SessionId
-from tertulia.signal.backend import Command, JoinAttempt, Outlet, Readiness, Refused
+from tertulia.signal.backend import Command, JoinAttempt, Outlet, Place, Readiness, Refused
 from tertulia.signal.server import FrontDoor
 from tertulia.signal.settings import DoorSettings
 
@@ -30,13 +30,25 @@ class House:
         self.commands: list[Command] = []
         self.refusal: Exception | None = None
         self.silent = False
+        self.hanging = False
+        self.cancelled = 0
         self.ready = Readiness(True)
 
+    async def _maybe_hang(self) -> None:
+        try:
+            if self.hanging:
+                await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
     async def validate(self, attempt: JoinAttempt) -> None:
+        await self._maybe_hang()
         if self.refusal:
             raise self.refusal
 
     async def join(self, attempt: JoinAttempt, outlet: Outlet) -> None:
+        await self._maybe_hang()
         if self.refusal:
             raise self.refusal
         self.attempts.append(attempt)
@@ -85,6 +97,13 @@ class House:
 
     def readiness(self) -> Readiness:
         return self.ready
+
+    def place(self) -> Place:
+        return Place("ND_tea", "söul\r\nx: y")
+
+    def regions(self, asked_at: str) -> rtc.RegionSettings:
+        here = rtc.RegionInfo(region="here", url=asked_at, distance=0)
+        return rtc.RegionSettings(regions=[here, rtc.RegionInfo(region="there", url="wss://there", distance=7)])
 
     def metrics(self) -> bytes:
         return b"tertulia_rooms 0\n"
