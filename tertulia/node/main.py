@@ -24,6 +24,7 @@ COMMANDS = {
     "token": ("tertulia.node.cli_keys:token", "Make access tokens."),
     "ports": ("tertulia.node.cli_serve:ports", "Show the ports this configuration uses."),
     "doctor": ("tertulia.node.cli_serve:doctor", "Check that this machine can serve calls."),
+    "probe": ("tertulia.node.cli_probe:probe", "Measure the way to servers, and sort them."),
     "bench": ("tertulia.node.cli_bench:bench", "Load a server with real clients and say what it costs."),
     "egress": ("tertulia.node.cli_egress:egress", "Record and stream rooms of a running server."),
 }
