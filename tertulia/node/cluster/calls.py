@@ -160,7 +160,9 @@ class Calls:
         self._cluster.say(node, word)
         self.counters["calls_carried"] += 1
         try:
-            async with asyncio.timeout(ANSWER_S if service == "RoomService" else EGRESS_ANSWER_S):
+            async with asyncio.timeout(
+                EGRESS_ANSWER_S if service == "Egress" and method.startswith("Start") else ANSWER_S
+            ):
                 said = await answer
         except TimeoutError:
             self.counters["calls_unanswered"] += 1

@@ -205,23 +205,36 @@ class Placement:
     async def _list(self, request: egress.ListEgressRequest) -> egress.ListEgressResponse:
         """What all nodes have; one that does not answer is left out."""
         merged = egress.ListEgressResponse()
-        for answer in await self._everywhere("ListEgress", request):
+        for answer in await asyncio.gather(*self._everywhere("ListEgress", request), return_exceptions=True):
             if isinstance(answer, egress.ListEgressResponse):
                 merged.items.extend(answer.items)
         merged.items.sort(key=lambda info: info.started_at)
         return merged
 
     async def _find(self, method: str, request: Message) -> Message:
-        """Change or stop a job: the node that runs it knows it."""
+        """Change or stop a job: the node that runs it knows it, and answers before a dead one is given up."""
         refusal = RequestError("not_found", "egress does not exist")
-        for answer in await self._everywhere(method, request):
-            if isinstance(answer, Message):
-                return answer
-            if isinstance(answer, RequestError) and answer.code != "not_found":
-                refusal = answer
+        answers = self._everywhere(method, request)
+        try:
+            for answer in asyncio.as_completed(answers):
+                try:
+                    return await answer
+                except RequestError as error:
+                    if error.code != "not_found":
+                        refusal = error
+        finally:
+            for one in answers:
+                one.add_done_callback(_heard)
+                one.cancel()
         raise refusal
 
-    async def _everywhere(self, method: str, request: Message) -> "list[Message | BaseException]":
+    def _everywhere(self, method: str, request: Message) -> "list[asyncio.Task[Message]]":
         """Every node for egress, leaving or not: jobs run until their node is gone."""
         nodes = [NodeId(record.id) for record in self._cluster.records if "egress" in record.roles]
-        return await asyncio.gather(*(self._ask(node, method, request) for node in nodes), return_exceptions=True)
+        return [asyncio.create_task(self._ask(node, method, request)) for node in nodes]
+
+
+def _heard(answer: "asyncio.Task[Message]") -> None:
+    """An answer nobody waits for any more may be a refusal; that is no news."""
+    if not answer.cancelled():
+        answer.exception()
