@@ -13,8 +13,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 PLANE = "tertulia/sfu/plane"
-DECISIONS = ("codecs", "header", "template", "munge", "repair", "twcc", "statistics", "intake", "outflow", "rtcp")
-DECISIONS += ("upkeep", "tables")
+DECISIONS = ("codecs", "header", "template", "munge", "repair", "delay", "twcc", "statistics", "intake", "outflow")
+DECISIONS += ("rtcp", "upkeep", "tables")
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -63,7 +63,7 @@ def extensions() -> list[Any]:
     try:
         from Cython.Build import cythonize
 
-        flags = ["-O3", "-fno-strict-aliasing", "-fwrapv", *os.environ.get("TERTULIA_NATIVE_FLAGS", "").split()]
+        flags = ["-O3", "-fno-strict-aliasing", "-fwrapv", "-ffp-contract=off", *os.environ.get("TERTULIA_NATIVE_FLAGS", "").split()]
         # every module must agree on the layout of the rows: a change rebuilds all of them
         layouts = sorted(str(path) for path in Path(PLANE, "compiled").glob("*.pxd"))
         modules = [

@@ -57,6 +57,7 @@ class PlaneOfRoom(Generic[OwnerT]):
         self.select = plane.select
         self.set_extensions = plane.set_extensions
         self.set_feedback = plane.set_feedback
+        self.attend = plane.attend
         self.send = plane.send
         self.send_rtcp = plane.send_rtcp
         self.feed = plane.feed

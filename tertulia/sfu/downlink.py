@@ -89,6 +89,7 @@ def on_feedback(state: RoomState, report: Feedback) -> None:
     cut = channel.feed(report, _use(local) if is_remb else 0)
     if cut or channel.is_managed or local.is_held_back:
         _divide(state, local, collapsed=cut and channel.estimate.bps < COLLAPSE * _use(local))
+    _attend(state, local)
 
 
 def row_added(state: RoomState, local: LocalParticipant, wish: Subscription) -> None:
@@ -160,9 +161,17 @@ def _divide(state: RoomState, local: LocalParticipant, *, collapsed: bool = Fals
         state.counters[f"downlink_{name}"] += count
     _apply(state, local, division, collapsed=collapsed)
     _tell_paused(state, local, before, division)
+    _attend(state, local)
     if channel.prober.is_running and not local.is_probing:
         local.is_probing = True
         _probe(state, local)
+
+
+def _attend(state: RoomState, local: LocalParticipant) -> None:
+    """A path that carries everything is looked at seldom, unless the plane sees trouble."""
+    transport = local.down.transport
+    if transport is not None and (every_ns := local.channel.attention(transport)) is not None:
+        state.plane.attend(transport, every_ns)
 
 
 def _audio_bps(wish: Subscription) -> int:

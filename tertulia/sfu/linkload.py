@@ -48,6 +48,8 @@ class LinkLoad:
 
     def feed(self, report: Feedback) -> None:
         was_cut = self.channel.feed(report)
+        if (every_ns := self.channel.attention(self._transport)) is not None:
+            self._plane.attend(self._transport, every_ns)
         if not self.channel.is_managed:
             return
         if was_cut or report.now - self._divided_at >= DIVIDE_NS:

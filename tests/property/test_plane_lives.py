@@ -319,6 +319,8 @@ class Scenario:
             both.order("remove_transport", transport)
             self.ups = [up for up in self.ups if up["peer"] != address]
             self.downs = [down for down in self.downs if down["peer"] != address]
+        elif roll < 0.90:
+            both.order("attend", rng.choice(self.peers)[0], rng.choice([0, 50, 250, 1000]) * 1_000_000)
         elif roll < 0.92:
             both.order("send_rtcp", rng.choice(self.peers)[0], struct.pack("!BBHI", 0x80, 201, 1, 7))
         elif self.tracks:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tertulia.protocol.ids import TransportId
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu.bwe.allocator import Demand, Division, divide
 from tertulia.sfu.bwe.estimate import Estimate, Phase
@@ -19,6 +20,9 @@ SILENT_NS = 3 * SECOND
 """A peer that should give feedback and gives none for so long is not managed."""
 CONTENT_NS = 3 * SECOND
 """While starting: everything wanted was given, and went well for so long."""
+CLOSE_NS, STEADY_NS, CALM_NS = 50 * MILLISECOND, 250 * MILLISECOND, SECOND
+"""How often reports are wanted: something is left out or probed, something may have to be, nothing ever was too much.
+When a queue grows or packets are lost they come at once all the same."""
 FULL_NS = SECOND
 """A queue that outlives a failed probe by this was not the probe's."""
 
@@ -54,6 +58,7 @@ class Channel:
         self._told: Counter[str] = Counter()
         self.other_bps = 0
         """What flows besides video: it is never divided."""
+        self._attention = TransportId(0), 0
         self._content_since: Nanos | None = None
         self._began_at: Nanos | None = None
         self._probe_ended_at = 0
@@ -62,6 +67,16 @@ class Channel:
     def is_managed(self) -> bool:
         """Something may have to be left out."""
         return self.estimate.phase in (Phase.STARTING, Phase.LIMITED)
+
+    def attention(self, transport: TransportId) -> int | None:
+        """How often the plane shall report of this peer; None: as it knows."""
+        every_ns = CALM_NS
+        if self.is_managed:
+            every_ns = CLOSE_NS if self.prober.is_running or self.division.is_deficient else STEADY_NS
+        if (transport, every_ns) == self._attention:
+            return None
+        self._attention = transport, every_ns
+        return every_ns
 
     def begin(self, now: Nanos) -> None:
         """The first video flows to a peer that agreed to give feedback."""
@@ -118,7 +133,7 @@ class Channel:
             estimate_bps=estimate.bps,
             acknowledged_bps=estimate.arrivals.bps(),
             loss=round(estimate.arrivals.loss(), 3),
-            queue_ms=estimate.delay.standing_ns // MILLISECOND,
+            queue_ms=estimate.standing_ns // MILLISECOND,
             round_trip_ms=estimate.round_trip_ns // MILLISECOND,
             remb_bps=estimate.remb_bps,
             video_bps=self.division.used_bps,
@@ -156,7 +171,7 @@ class Channel:
             estimate.observe(report)
             return True
         estimate.observe(report)
-        outcome = prober.judge(now, estimate.delay.recent_ns, estimate.arrivals.loss(), estimate.round_trip_ns)
+        outcome = prober.judge(now, estimate.recent_ns, estimate.arrivals.loss(), estimate.round_trip_ns)
         if outcome is not None:
             self.counters[f"probe_{outcome.value}"] += 1
             if outcome is Outcome.WON:

@@ -8,10 +8,9 @@ without a queue, and probes. A peer that tells only its own estimate (REMB) is b
 from enum import Enum
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
-from tertulia.sfu.bwe.delay import DelayDetector, Usage
 from tertulia.sfu.bwe.feedback import Arrivals
 from tertulia.sfu.bwe.loss import LossBound
-from tertulia.sfu.plane.api import Feedback
+from tertulia.sfu.plane.api import Feedback, Usage
 
 UNLIMITED_BPS = 100_000_000
 """LiveKit's value for a path nothing is known of."""
@@ -57,7 +56,9 @@ class Estimate:
     def __init__(self) -> None:
         self.phase = Phase.UNKNOWN
         self.bps = UNLIMITED_BPS
-        self.delay = DelayDetector()
+        self.usage = Usage.NORMAL
+        self.standing_ns = self.recent_ns = 0
+        """A queue that stays, as the plane sees it (`plane.delay`)."""
         self.arrivals = Arrivals()
         self.round_trip_ns = 0
         self.remb_bps = 0
@@ -98,7 +99,8 @@ class Estimate:
         if report.acknowledged_packets or report.lost_packets:
             self.has_acknowledgements = True
             self.arrivals.add(report)
-            self.delay.add(report.delay)
+            self.usage = report.usage
+            self.standing_ns, self.recent_ns = report.standing_ns, report.recent_ns
 
     def settles(self, now: Nanos) -> bool:
         """The last cut is not felt yet."""
@@ -106,11 +108,11 @@ class Estimate:
 
     def is_calm(self, now: Nanos) -> bool:
         """Nothing was too much lately."""
-        return self.delay.usage is not Usage.OVER and now - self._cut_at > CALM_NS
+        return self.usage is not Usage.OVER and now - self._cut_at > CALM_NS
 
     def grow(self, now: Nanos) -> None:
         """A step up while starting; to be called while more is wanted than the estimate allows."""
-        if self.phase is Phase.STARTING and now >= self._step_at and self.delay.usage is Usage.NORMAL:
+        if self.phase is Phase.STARTING and now >= self._step_at and self.usage is Usage.NORMAL:
             self._step_at = now + STEP_NS
             self.bps = int(self.bps * GROWTH)
             if self.bps >= UNLIMITED_BPS:
@@ -129,7 +131,7 @@ class Estimate:
     def _judge(self, now: Nanos) -> Cause | None:
         rate = self.arrivals.bps()
         bound = self._loss.judge(now, self.arrivals.loss(), rate)
-        if self.delay.usage is Usage.OVER and rate and not self.settles(now):
+        if self.usage is Usage.OVER and rate and not self.settles(now):
             return self._cut(now, int(DECREASE * rate), Cause.DELAY)
         if bound is not None and bound < self.bps:
             return self._cut(now, bound, Cause.LOSS)

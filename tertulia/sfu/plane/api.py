@@ -8,7 +8,7 @@ Numbers returned by `add_*` are opaque handles, unique within a plane, never reu
 Times are monotonic nanoseconds. Orders for handles that are gone are ignored: a report and an order may cross.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -144,11 +144,21 @@ class KeyFrame:
     height: int
 
 
+class Usage(IntEnum):
+    """What the delay tells of the path down to a peer."""
+
+    NORMAL = 0
+    OVER = 1
+    """A queue grows, or stands."""
+    UNDER = 2
+    """The queue drains."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """Summary of congestion feedback of one peer about what we send to it, at most every 50 ms.
 
-    `delay` items are one per acknowledged burst group: (send delta ns, arrival delta ns, bytes).
+    While all is well it may wait for as long as `attend` allows.
     """
 
     transport: TransportId
@@ -159,9 +169,13 @@ class Feedback:
     span_ns: int
     """Arrival time covered by this summary."""
     round_trip_ns: int
-    delay: Sequence[tuple[int, int, int]]
     remb_bps: int
     """Latest receiver estimate (REMB), 0 when none."""
+    usage: Usage = Usage.NORMAL
+    standing_ns: int = 0
+    """Queueing delay above the emptiest moment that did not go away."""
+    recent_ns: int = 0
+    """The same over a shorter time: what a probe looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +278,9 @@ class Plane(Protocol):
 
     def set_feedback(self, transport: TransportId, ssrc: int) -> None:
         """Our own SSRC used as sender of RTCP about up streams (RR, NACK, PLI, transport-cc)."""
+
+    def attend(self, transport: TransportId, every_ns: int) -> None:
+        """How far apart `Feedback` about this peer may be while no queue grows and little is lost (50 ms at first)."""
 
     def send(self, address: Address, data: bytes) -> None:
         """STUN or DTLS bytes, as they are."""

@@ -284,6 +284,10 @@ class Interpreted:
         with self.lock:
             self._link(handle).row.feedback_ssrc = ssrc
 
+    def attend(self, handle: int, every_ns: int) -> None:
+        with self.lock:
+            rtcp.attend(self.engine, self._link(handle).row, every_ns)
+
     def send(self, socket: int, host: str, udp_port: int, data: bytes) -> None:
         with self.lock:
             if not self._transmit((socket, host, udp_port), data):

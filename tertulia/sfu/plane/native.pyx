@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 from tertulia.sfu.plane.compiled.intake cimport acceptable, affordable, replay, rtp
 from tertulia.sfu.plane.compiled.outflow cimport aim, fan_out, want_layer
 from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
-from tertulia.sfu.plane.compiled.rtcp cimport rtcp, rtcp_acceptable
+from tertulia.sfu.plane.compiled.rtcp cimport attend, rtcp, rtcp_acceptable
 from tertulia.sfu.plane.compiled.statistics cimport lost
 from tertulia.sfu.plane.compiled.sys cimport *
 from tertulia.sfu.plane.compiled.tables cimport (

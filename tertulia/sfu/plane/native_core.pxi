@@ -378,6 +378,12 @@ cdef class Native:
         link.row.feedback_ssrc = ssrc
         self._leave()
 
+    def attend(self, handle, int64_t every_ns):
+        cdef Link* link = <Link*> self._of(self.links, handle)
+        self._enter()
+        attend(&self.p.e, &link.row, every_ns)
+        self._leave()
+
     def send(self, sock, host, port, bytes data):
         cdef tp_addr place
         cdef Note* note

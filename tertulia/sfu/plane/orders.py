@@ -29,6 +29,7 @@ from tertulia.sfu.plane.api import (
     TransportSilent,
     UnboundSsrc,
     UpStats,
+    Usage,
 )
 from tertulia.sfu.plane.core import Core, RawReport, UnknownHandle
 from tertulia.sfu.plane.taps import TapQueue
@@ -49,8 +50,7 @@ TOTALS = (
     *("packets_in", "bytes_in", "packets_out", "bytes_out", "nacks_in", "nacks_out", "plis_in", "plis_out"),
     *("retransmitted", "gso_segments", "send_errors"),
 )
-FEEDBACK = struct.Struct("!7q")
-GROUP = struct.Struct("!3q")
+FEEDBACK = struct.Struct("!10q")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,6 +132,9 @@ class Orders:
 
     def set_feedback(self, transport: TransportId, ssrc: int) -> None:
         self._try(self._core.set_feedback, transport, ssrc & 0xFFFFFFFF)
+
+    def attend(self, transport: TransportId, every_ns: int) -> None:
+        self._try(self._core.attend, transport, every_ns)
 
     def send(self, address: Address, data: bytes) -> None:
         self._core.send(address.socket, address.host, address.port, data)
@@ -331,9 +334,8 @@ def told(raw: RawReport) -> Report | None:
         case _ if kind == R_KEY_FRAME:
             return KeyFrame(handle, number >> 16, number & 0xFFFF)
         case _ if kind == R_FEEDBACK:
-            now, size, packets, lost, span, rtt, remb = FEEDBACK.unpack_from(body)
-            groups = [GROUP.unpack_from(body, o) for o in range(FEEDBACK.size, len(body), GROUP.size)]
-            return Feedback(transport, Nanos(now), size, packets, lost, span, rtt, groups, remb)
+            now, size, packets, lost, span, rtt, remb, usage, standing, recent = FEEDBACK.unpack(body)
+            return Feedback(transport, Nanos(now), size, packets, lost, span, rtt, remb, Usage(usage), standing, recent)
         case _ if kind == R_RTCP:
             return Rtcp(transport, body)
         case _ if kind == R_SILENT:

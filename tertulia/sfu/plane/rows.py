@@ -103,24 +103,33 @@ class Transport:
     """One peer: what was negotiated, who sends here, what it owes and is owed."""
 
     __slots__ = (
+        "d_arrived",
+        "d_at",
+        "d_base",
+        "d_n",
+        "d_over_ns",
+        "d_point",
+        "d_sent",
+        "d_slot",
+        "d_smoothed_ms",
+        "d_threshold_ms",
+        "d_trend_ms",
+        "d_variation",
         "downs",
         "f_any",
-        "f_arrival",
+        "f_at",
         "f_bytes",
         "f_due",
+        "f_every",
         "f_first",
-        "f_groups",
         "f_last",
         "f_lost",
         "f_packets",
-        "f_send",
-        "f_size",
         "feedback_ssrc",
         "g_arrived",
         "g_before",
         "g_before_arrived",
         "g_before_sent",
-        "g_bytes",
         "g_open",
         "g_sent_first",
         "g_sent_last",
@@ -226,15 +235,24 @@ class Transport:
         self.f_last = 0
         self.f_any = 0
         self.f_due = 0
-        self.f_groups = 0
-        self.f_send = [0] * 64
-        self.f_arrival = [0] * 64
-        self.f_size = [0] * 64
+        self.f_at = 0  # the last summary
+        self.f_every = 0  # and how long the next one may wait while all is well
+        self.d_n = 0  # groups whose delay was looked at
+        self.d_sent = 0  # both clocks, from the first of them
+        self.d_arrived = 0
+        self.d_at = [0] * 64  # the last ones: when, delay, smoothed delay
+        self.d_variation = [0] * 64
+        self.d_point = [0.0] * 64
+        self.d_smoothed_ms = 0.0
+        self.d_trend_ms = 0.0
+        self.d_threshold_ms = 0.0
+        self.d_over_ns = 0
+        self.d_slot = 0
+        self.d_base = [0] * 40  # least delay by half second
         self.g_open = 0  # burst group under way
         self.g_sent_first = 0
         self.g_sent_last = 0
         self.g_arrived = 0
-        self.g_bytes = 0
         self.g_before = 0  # there is a finished group to compare with
         self.g_before_sent = 0
         self.g_before_arrived = 0

@@ -10,6 +10,7 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, copy, rd16, rd32, rd64
+    from tertulia.sfu.plane.delay import is_pressing
     from tertulia.sfu.plane.intake import arm, find_ssrc
     from tertulia.sfu.plane.outflow import resend, want_layer
     from tertulia.sfu.plane.rows import Down, Engine, Transport
@@ -97,7 +98,7 @@ def part(e: "Engine", t: "Transport", p: "Bytes", o: int, end: int, now: int) ->
             nack(e, t, p, o, end)
         elif form == 15:
             if receive(t, p, o + 12, end, now):
-                summarise(e, t, now)
+                summarise(e, t, is_pressing(t), now)
             else:
                 e.drops[D_MALFORMED] += 1
     elif kind == 206 and o + 12 <= end:
@@ -132,7 +133,7 @@ def blocks(e: "Engine", t: "Transport", p: "Bytes", o: int, end: int, count: int
             reported(t.downs[i], p, o, now)
         o += 24
     if count:
-        summarise(e, t, now)
+        summarise(e, t, 0, now)
 
 
 def find_down(t: "Transport", ssrc: int) -> int:
@@ -177,7 +178,7 @@ def payload_feedback(e: "Engine", t: "Transport", p: "Bytes", o: int, end: int, 
         rate = remb(p, o + 12, end)
         if rate >= 0:
             t.remb_bps = rate
-            summarise(e, t, now)
+            summarise(e, t, not t.x_clock_known, now)
         else:
             e.drops[D_MALFORMED] += 1
 
@@ -190,10 +191,20 @@ def lost_picture(e: "Engine", d: "Down") -> None:
         want_layer(e, d.track, d.layer if d.layer >= 0 else d.target)
 
 
-def summarise(e: "Engine", t: "Transport", now: int) -> None:
-    """There is news for the estimator: a report within 50 ms."""
+def summarise(e: "Engine", t: "Transport", pressing: int, now: int) -> None:
+    """There is news for the estimator: within 50 ms when it is pressing, else when the estimator wants it."""
     t.f_any = 1
+    if pressing:
+        t.f_due = min(t.f_due, t.f_at + SUMMARY_NS)
     if t.f_due <= now:
         arm(e, t.f_due if t.f_due > now - SUMMARY_NS else now)
     else:
+        arm(e, t.f_due)
+
+
+def attend(e: "Engine", t: "Transport", every_ns: int) -> None:
+    """How long summaries may wait while nothing is pressing."""
+    t.f_every = every_ns
+    t.f_due = t.f_at + max(every_ns, SUMMARY_NS)
+    if t.f_any:
         arm(e, t.f_due)

@@ -1,8 +1,8 @@
 """Transport-wide congestion control, both ends (draft-holmer-rmcat-transport-wide-cc-extensions-01 3.1).
 
 For publishers we note arrivals and build feedback; for subscribers we read theirs against what we sent and sum it up:
-bytes and packets acknowledged, packets lost, and one (send delta, arrival delta, bytes) per group of packets that left
-within 5 ms.
+bytes and packets acknowledged, packets lost; what groups of packets that left within 5 ms tell of the delay is for
+`delay`.
 """
 
 try:
@@ -12,8 +12,9 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, rd16, rd24, s16, s32, wr16, wr24, wr32
+    from tertulia.sfu.plane.delay import passed
     from tertulia.sfu.plane.rows import Engine, Transport
-    from tertulia.sfu.plane.words import ARRIVALS, GROUPS, SENT
+    from tertulia.sfu.plane.words import ARRIVALS, SENT
 
 TICK_NS = 250_000
 REFERENCE_NS = 64_000_000
@@ -262,22 +263,16 @@ def acknowledge(t: "Transport", number: int, arrival: int) -> None:
     if not t.g_open:
         t.g_open = 1
         t.g_sent_first = left
-        t.g_bytes = 0
         t.g_arrived = arrival
     t.g_sent_last = left
-    t.g_bytes += x.size
     if arrival > t.g_arrived:
         t.g_arrived = arrival
 
 
 def close_group(t: "Transport") -> None:
-    """The open group is complete: its distance from the one before goes into the summary."""
-    if t.g_before and t.f_groups < GROUPS:
-        k = t.f_groups
-        t.f_send[k] = t.g_sent_last - t.g_before_sent
-        t.f_arrival[k] = t.g_arrived - t.g_before_arrived
-        t.f_size[k] = t.g_bytes
-        t.f_groups += 1
+    """The open group is complete: what its distance from the one before tells."""
+    if t.g_before:
+        passed(t, t.g_sent_last - t.g_before_sent, t.g_arrived - t.g_before_arrived)
     t.g_before = 1
     t.g_before_sent = t.g_sent_last
     t.g_before_arrived = t.g_arrived

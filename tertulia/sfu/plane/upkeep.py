@@ -10,6 +10,7 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import wr64
+    from tertulia.sfu.plane.delay import RECENT_NS, STANDING_NS, queued, usage
     from tertulia.sfu.plane.intake import arm
     from tertulia.sfu.plane.outflow import ask_key_frame
     from tertulia.sfu.plane.repair import ask, next_due
@@ -100,21 +101,18 @@ def summary(e: "Engine", t: "Transport", now: int) -> None:
     wr64(b, 32, t.f_last - t.f_first)
     wr64(b, 40, t.rtt_ns)
     wr64(b, 48, t.remb_bps)
-    o = 56
-    for k in range(t.f_groups):
-        wr64(b, o, t.f_send[k])
-        wr64(b, o + 8, t.f_arrival[k])
-        wr64(b, o + 16, t.f_size[k])
-        o += 24
+    wr64(b, 56, usage(t))
+    wr64(b, 64, queued(t, STANDING_NS))
+    wr64(b, 72, queued(t, RECENT_NS))
     t.f_bytes = 0
     t.f_packets = 0
     t.f_lost = 0
     t.f_first = 0
     t.f_last = 0
-    t.f_groups = 0
     t.f_any = 0
-    t.f_due = now + SUMMARY_NS
-    e.report(e, R_FEEDBACK, t.id, 0, o)
+    t.f_at = now
+    t.f_due = now + max(t.f_every, SUMMARY_NS)
+    e.report(e, R_FEEDBACK, t.id, 0, 80)
 
 
 def tend_up(e: "Engine", u: "Up", now: int) -> None:

@@ -92,6 +92,11 @@ M_NONE = 0
 M_UDP = 1
 M_FRAMES = 2
 
+# what the delay of a path tells
+U_NORMAL = 0
+U_OVER = 1
+U_UNDER = 2
+
 # what is emitted
 E_RTP = 0
 E_RTCP = 1
@@ -110,7 +115,8 @@ NACKS = 250
 NACK_TRIES = 5
 SENT = 2048
 ARRIVALS = 1024
-GROUPS = 64
+PAST_GROUPS = 64
+BASES = 40
 NOTE_BYTES = 4096
 RESENDS = 3
 FLOOD_DROPS = 1000

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 from tertulia.protocol.ids import TransportId
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
-from tertulia.sfu.plane.api import Feedback
+from tertulia.sfu.plane.api import Feedback, Usage
+from tertulia.sfu.plane.delay import RECENT_NS, STANDING_NS, passed, queued, usage
+from tertulia.sfu.plane.rows import Transport
 
 GROUP_NS = 20 * MILLISECOND
 REPORT_NS = 100 * MILLISECOND
@@ -25,6 +27,8 @@ class Path:
         self._free_at = 0
         self._owed = 0.0
         self._owed_loss = 0.0
+        self._seen = Transport()
+        """What the plane knows of the path."""
         self._before: tuple[int, int] | None = None
         self._flying: deque[tuple[int, int, int]] = deque()
         """Groups on their way: (sent, arrives, packets)."""
@@ -52,26 +56,28 @@ class Path:
                 arriving += 1
             if arriving:
                 self._flying.append((self.now, self._free_at, arriving))
-        packets, delay = self._land()
+        packets = self._land()
         return report(
             self.now,
             acknowledged_bytes=packets * PACKET_BYTES,
             acknowledged_packets=packets,
             lost_packets=lost,
             span_ns=self.now - begin,
-            delay=delay,
+            usage=Usage(usage(self._seen)),
+            standing_ns=queued(self._seen, STANDING_NS),
+            recent_ns=queued(self._seen, RECENT_NS),
         )
 
-    def _land(self) -> tuple[int, tuple[tuple[int, int, int], ...]]:
-        """What came out by now: packets, and the distances of their groups."""
-        packets, delay = 0, []
+    def _land(self) -> int:
+        """Packets that came out by now."""
+        packets = 0
         while self._flying and self._flying[0][1] <= self.now:
             sent, came, count = self._flying.popleft()
             if self._before is not None:
-                delay.append((sent - self._before[0], came - self._before[1], count * PACKET_BYTES))
+                passed(self._seen, sent - self._before[0], came - self._before[1])
             self._before = (sent, came)
             packets += count
-        return packets, tuple(delay)
+        return packets
 
 
 def report(now: int, **more: object) -> Feedback:
@@ -81,7 +87,6 @@ def report(now: int, **more: object) -> Feedback:
         "lost_packets": 0,
         "span_ns": REPORT_NS,
         "round_trip_ns": 40 * MILLISECOND,
-        "delay": (),
         "remb_bps": 0,
     }
     return Feedback(transport=TRANSPORT, now=Nanos(now), **{**fields, **more})  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 import pytest
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
-from tertulia.sfu.bwe.delay import DelayDetector, Usage, WindowMinimum
 from tertulia.sfu.bwe.estimate import START_BPS, UNLIMITED_BPS, Cause, Estimate, Phase
 from tertulia.sfu.bwe.feedback import Arrivals
 from tertulia.sfu.bwe.loss import LossBound
@@ -146,37 +145,3 @@ def test_a_loss_bound_is_followed_by_a_pause() -> None:
     assert bound.judge(Nanos(BEGIN + SECOND // 2), 0.15, 850_000) is None
     assert bound.judge(Nanos(BEGIN + SECOND), 0.5, 500_000) == 500_000
     assert bound.judge(Nanos(BEGIN + 3 * SECOND), 0.5, 0) is None
-
-
-def test_a_queue_that_drains_is_no_overuse() -> None:
-    detector, path = DelayDetector(), Path(1_000_000)
-    for one in path.offer(500_000, 3):
-        detector.add(one.delay)
-    for one in path.offer(1_400_000, 0.7):
-        detector.add(one.delay)
-    assert detector.usage is Usage.OVER
-    assert detector.standing_ns > 60 * MILLISECOND
-    for one in path.offer(200_000, 0.5):
-        detector.add(one.delay)
-    assert detector.usage is not Usage.OVER
-    for one in path.offer(200_000, 2):
-        detector.add(one.delay)
-    assert detector.standing_ns < 10 * MILLISECOND
-    assert detector.recent_ns < 10 * MILLISECOND
-
-
-def test_a_clock_that_runs_differently_is_no_queue() -> None:
-    detector = DelayDetector()
-    for _ in range(5000):
-        detector.add([(20_000_000, 20_002_000, 500)])  # 100 ppm
-    assert detector.usage is Usage.NORMAL
-
-
-def test_window_minimum() -> None:
-    window = WindowMinimum(10)
-    assert window.value == 0
-    seen = []
-    for at, value in [(0, 5), (3, 7), (8, 9), (11, 8), (14, 9)]:
-        window.add(at, value)
-        seen.append(window.value)
-    assert seen == [5, 5, 5, 7, 8]

@@ -2,7 +2,7 @@
 
 import struct
 
-from tertulia.sfu.plane.api import Feedback
+from tertulia.sfu.plane.api import Feedback, Usage
 from tests.unit.plane.packets import ALICE, BOB, World, parsed, rtp, vp8
 
 
@@ -154,8 +154,37 @@ def test_transport_cc_of_a_subscriber_is_summed_up() -> None:
     [feedback] = [r for r in w.plane.reports() if isinstance(r, Feedback)]
     assert (feedback.acknowledged_packets, feedback.lost_packets) == (18, 2)
     assert feedback.transport == w.bob
-    assert all(arrival == 10_000_000 for _, arrival, _ in feedback.delay)
+    assert (feedback.usage, feedback.standing_ns, feedback.recent_ns) == (Usage.NORMAL, 0, 0)
     assert feedback.span_ns == 170_000_000
+
+
+def test_summaries_wait_while_all_is_well_and_come_at_once_when_it_is_not() -> None:
+    w, _, _ = started()
+    sequence, steps_come = 11, 1000 << 8
+
+    def seconds_until_told(steps: int, rounds: int) -> float:
+        """Rounds of 100 ms: ten packets 10 ms apart, which arrive so many quarters of a millisecond apart."""
+        nonlocal sequence, steps_come
+        for number in range(1, rounds + 1):
+            for _ in range(10):
+                w.now += 10_000_000
+                w.receive(rtp(0x1000, sequence, 9000 + sequence, vp8(5, start=False)))
+                sequence += 1
+            base = struct.unpack("!H", w.media()[-10][5][5])[0]
+            body = struct.pack("!HHI", base, 10, steps_come >> 8 << 8) + struct.pack("!H", 0x2000 | 10)
+            body += bytes([steps_come & 255] + [steps] * 9)
+            body += bytes(-len(body) % 4)
+            steps_come += 10 * steps
+            w.receive(struct.pack("!BBHII", 0x8F, 205, 2 + len(body) // 4, 1, 0x2000) + body, BOB)
+            if any(isinstance(one, Feedback) for one in w.plane.reports()):
+                return number / 10
+        return 0.0
+
+    assert seconds_until_told(40, 10) <= 0.2
+    w.plane.attend(w.bob, 1_000_000_000)
+    seconds_until_told(40, 12)
+    assert seconds_until_told(40, 12) >= 0.9
+    assert 0 < seconds_until_told(60, 12) <= 0.4, "a queue grows"
 
 
 def test_malformed_feedback_is_dropped_and_the_rest_used() -> None:

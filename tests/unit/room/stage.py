@@ -43,6 +43,7 @@ class RecordingPlane:
         self.downs: dict[int, dict[str, Any]] = {}
         self.taps: dict[int, int] = {}
         self.targets: dict[int, tuple[int, int]] = {}
+        self.attended: dict[TransportId, int] = {}
         self.disabled: set[int] = set()
         self.key_frames: list[tuple[int, int]] = []
         self.extensions: dict[TransportId, Mapping[Extension, int]] = {}
@@ -118,6 +119,9 @@ class RecordingPlane:
         return levels
 
     def set_feedback(self, transport: TransportId, ssrc: int) -> None: ...
+
+    def attend(self, transport: TransportId, every_ns: int) -> None:
+        self.attended[transport] = every_ns
 
     def set_audio_threshold(self, level: int) -> None: ...
 

@@ -6,6 +6,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from tertulia.protocol.machine import MILLISECOND
+from tertulia.sfu.bwe.channel import CALM_NS, CLOSE_NS
 from tertulia.sfu.plane.api import Feedback
 from tertulia.sfu.room import RoomConfig
 from tests.unit.room.stage import SILENT_UP, Guest, Stage
@@ -61,7 +62,6 @@ class Watched:
                 lost_packets=0,
                 span_ns=0,
                 round_trip_ns=50 * MILLISECOND,
-                delay=(),
                 remb_bps=bps,
             )
         )
@@ -174,6 +174,18 @@ def test_a_muted_track_takes_nothing() -> None:
     watched.ann.say(mute=rtc.MuteTrackRequest(sid=watched.cam, muted=True))
     watched.flow(1)
     assert watched.layers()[1] == 1
+
+
+def test_a_way_down_that_carries_everything_is_looked_at_seldom() -> None:
+    watched = Watched()
+    watched.flow(2)
+    watched.remb(9_000_000)
+    attended, down = watched.stage.plane.attended, watched.ben.down
+    assert attended[down] == CALM_NS
+    watched.remb(700_000)
+    assert attended[down] == CLOSE_NS, "a layer is left out"
+    watched.cap(0)
+    assert attended[down] == CALM_NS
 
 
 def test_it_can_be_switched_off() -> None:

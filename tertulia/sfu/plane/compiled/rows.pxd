@@ -102,15 +102,24 @@ cdef struct Transport:
     int64_t f_last
     int f_any
     int64_t f_due
-    int f_groups
-    int64_t f_send[64]
-    int64_t f_arrival[64]
-    int64_t f_size[64]
+    int64_t f_at
+    int64_t f_every
+    int64_t d_n
+    int64_t d_sent
+    int64_t d_arrived
+    int64_t d_at[64]
+    int64_t d_variation[64]
+    double d_point[64]
+    double d_smoothed_ms
+    double d_trend_ms
+    double d_threshold_ms
+    int64_t d_over_ns
+    int64_t d_slot
+    int64_t d_base[40]
     int g_open
     int64_t g_sent_first
     int64_t g_sent_last
     int64_t g_arrived
-    int64_t g_bytes
     int g_before
     int64_t g_before_sent
     int64_t g_before_arrived

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tertulia.sfu.plane.compiled.bits cimport wr64
+from tertulia.sfu.plane.compiled.delay cimport RECENT_NS, STANDING_NS, queued, usage
 from tertulia.sfu.plane.compiled.intake cimport arm
 from tertulia.sfu.plane.compiled.outflow cimport ask_key_frame
 from tertulia.sfu.plane.compiled.repair cimport ask, next_due

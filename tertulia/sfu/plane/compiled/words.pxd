@@ -77,6 +77,9 @@ cdef enum:
     M_NONE = 0
     M_UDP = 1
     M_FRAMES = 2
+    U_NORMAL = 0
+    U_OVER = 1
+    U_UNDER = 2
     E_RTP = 0
     E_RTCP = 1
     MAX_PACKET = 1500
@@ -93,7 +96,8 @@ cdef enum:
     NACK_TRIES = 5
     SENT = 2048
     ARRIVALS = 1024
-    GROUPS = 64
+    PAST_GROUPS = 64
+    BASES = 40
     NOTE_BYTES = 4096
     RESENDS = 3
     FLOOD_DROPS = 1000
