@@ -139,11 +139,13 @@ class Placement:
             return
         try:
             record = msgspec.msgpack.decode(word.record, type=NodeRecord)
+            if record.id != node:
+                raise msgspec.ValidationError
         except msgspec.DecodeError:
             self._cluster.counters["bids_malformed"] += 1
             return
         round_.waiting.discard(node)
-        if word.takes and record.id == node:
+        if word.takes:
             round_.bids[node] = record
         if not round_.waiting:
             round_.complete.set()
