@@ -31,6 +31,7 @@ import numpy as np
 from livekit.protocol import egress, models
 
 from benchmarks.plane import delay_ms
+from tertulia.egress.api import EgressConfig
 from tertulia.egress.composite import Composite
 from tertulia.egress.engine import Engine, EngineSettings
 from tertulia.egress.feed import Feed
@@ -266,7 +267,7 @@ async def in_real_time(plan: Plan, sources: list[Source], stop: threading.Event)
             if report.finished:
                 loop.call_soon_threadsafe(finished.set)
 
-        worker = Worker(lambda: engine, told, name="bench", nice=10)
+        worker = Worker(lambda: engine, told, name="bench", nice=EgressConfig(root=Path(directory)).nice)
         worker.start()
         feed = Feed(room, Stage(plan.source, (1280, 720), audio=True), worker.put)
         while not stop.is_set():

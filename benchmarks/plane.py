@@ -31,7 +31,7 @@ FRAME = 8
 BURST = 32
 KEY_BYTES = 28
 SSRC = 0x11223344
-UDP_SEGMENT = 103
+UDP_SEGMENT, SO_TIMESTAMPNS = 103, 35
 BUDGETS = {
     "copy / bare sendmmsg": ("<=", 1.35),
     "copy with GSO / copy": ("<=", 0.45),
@@ -289,6 +289,8 @@ def delay_ms(seconds: float, life: str) -> tuple[float, float]:
     )
     child.start()
     while not ours.poll():
+        if not child.is_alive():
+            raise RuntimeError("the stopwatch ended without a word")
         busy = time.monotonic() + 0.003
         while time.monotonic() < busy:
             sum(range(100))
@@ -308,18 +310,23 @@ def stopwatch(
     back: bytes,
     seconds: float,
 ) -> None:
-    """The child: send a packet with the time in it every 2 ms, wait for it, note how long it took."""
+    """The child: send a packet with the time in it every 2 ms, note when the kernel had it at the other socket.
+
+    The kernel's time of arrival, because the child's own waking up is not the plane's delay.
+    """
     tx, rx = session(key, outbound=True), session(back, outbound=False)
     sink.settimeout(1)
+    sink.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     delays = []
     for sequence in range(int(seconds * QUIET_PER_SECOND)):
-        source.sendto(tx.protect(packet(sequence, struct.pack("!d", time.monotonic()) + bytes(1000))), to)
+        source.sendto(tx.protect(packet(sequence, struct.pack("!q", time.time_ns()) + bytes(1000))), to)
         while True:
-            data = sink.recv(2048)
+            data, ancillary, _, _ = sink.recvmsg(2048, 64)
             if not 192 <= data[1] < 224:
                 break
-        sent = struct.unpack("!d", rx.unprotect(data)[12:20])[0]
-        delays.append(time.monotonic() - sent)
+        sent_ns = struct.unpack("!q", rx.unprotect(data)[12:20])[0]
+        seconds_part, nanos = struct.unpack("@qq", ancillary[0][2])
+        delays.append((seconds_part * 1_000_000_000 + nanos - sent_ns) / 1e9)
         time.sleep(0.002)
     pipe.send(delays)
 

@@ -48,7 +48,8 @@ class EgressConfig:
     """x264's; superfast costs 0.5 dB and saves 40 % against veryfast."""
     encoder_threads: int = 0
     """0: one, and two for pictures that one thread cannot encode in time."""
-    nice: int = 10
+    nice: int = 19
+    """Of the encoding threads, 0 to 19; 19: only CPU time that nobody else wants."""
 
     latency_ms: int = 800
     """How far behind the room the timeline runs: room for retransmissions and for speech that comes late."""

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 WAITING_PACKETS_LIMIT = 20_000
 """Packets that may wait for the worker: about ten seconds of nine cameras. Beyond, pictures are left out, and at twice
 as many sound too."""
+LOWEST = 19
+"""The nice value that means: only what nobody else wants (sched(7), SCHED_IDLE)."""
 WAITING_BATCHES_LIMIT = 3000
 """One minute at 20 ms: a worker this far behind has stopped working."""
 
@@ -117,8 +119,9 @@ class Worker:
     def _run(self) -> None:
         try:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
-            if self._nice:
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # never wakes in front of forwarding
+            if self._nice:  # never wakes in front of forwarding; an idle one also leaves at once when forwarding wakes
+                policy = os.SCHED_IDLE if self._nice == LOWEST else os.SCHED_BATCH
+                os.sched_setscheduler(0, policy, os.sched_param(0))
         except (OSError, AttributeError):
             log.info("egress thread keeps its priority: the system does not let it be lowered")
         try:

@@ -273,7 +273,7 @@ class Egress:
     max_jobs: Count = 0
     video_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "superfast"
     encoder_threads: Annotated[int, Within(0, 64)] = 0
-    nice: Annotated[int, Within(0, 19)] = 10
+    nice: Annotated[int, Within(0, 19)] = 19
     latency: Duration = 800 * MS
     track_wait: Duration = 30 * S
     isolation: Annotated[Literal["thread", "process"], NoEffect("jobs run in threads")] = "thread"

@@ -531,6 +531,7 @@ cdef void run_port(Plumbing* p, int first, int count, int wake) noexcept nogil:
     cdef int i, k, n, wait, ready
     cdef int64_t now
     cdef uint64_t scratch
+    tp_short_turns()
     b.arena = <uint8_t*> calloc(BATCH, SLOT)
     b.messages = <mmsghdr*> calloc(BATCH, sizeof(mmsghdr))
     b.parts = <iovec*> calloc(BATCH, sizeof(iovec))

@@ -33,10 +33,11 @@ class Held:
         self.behind: list[int] = []
         self.finished_at: int | None = None
         self.started = False
-        self.niceness = 0
+        self.niceness = self.policy = 0
 
     def feed(self, batch: Batch, behind_ns: int) -> None:
         self.niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        self.policy = os.sched_getscheduler(0)
         assert self.go.wait(30)
         self.fed.append(batch)
         self.behind.append(behind_ns)
@@ -56,7 +57,8 @@ def batch(at: int, packets: int = 0) -> Batch:
     return Batch(Nanos(at), packets=[("TR_1", [packet] * packets)] if packets else [])
 
 
-def test_batches_in_order_reports_and_the_end() -> None:
+@pytest.mark.parametrize(("nice", "policy"), [(5, os.SCHED_BATCH), (19, os.SCHED_IDLE)])
+def test_batches_in_order_reports_and_the_end(nice: int, policy: int) -> None:
     engine, reports, done = Held(), [], threading.Event()
 
     def report(told: Report) -> None:
@@ -64,7 +66,7 @@ def test_batches_in_order_reports_and_the_end() -> None:
         if told.finished:
             done.set()
 
-    worker = Worker(lambda: engine, report, name="test", nice=5)
+    worker = Worker(lambda: engine, report, name="test", nice=nice)
     worker.start()
     for at in range(5):
         worker.put(batch(at * SECOND))
@@ -75,7 +77,8 @@ def test_batches_in_order_reports_and_the_end() -> None:
     assert done.wait(30)
     assert [b.now // SECOND for b in engine.fed] == [0, 1, 2, 3, 4]
     assert engine.finished_at == 9 * SECOND
-    assert engine.niceness >= 5
+    assert engine.niceness >= nice
+    assert engine.policy == policy
     assert reports == [
         Report(started=True),
         Report(started=True, key_frames=("TR_1",)),

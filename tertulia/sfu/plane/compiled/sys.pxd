@@ -15,6 +15,8 @@ cdef extern from * nogil:
     #include <string.h>
     #include <sys/eventfd.h>
     #include <sys/socket.h>
+    #include <sys/resource.h>
+    #include <sys/syscall.h>
     #include <time.h>
     #include <unistd.h>
     #ifndef UDP_SEGMENT
@@ -42,6 +44,12 @@ cdef extern from * nogil:
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
         return (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
+    }
+    /* Turns of 0.1 ms for this thread, so that it runs as soon as it is woken (sched_setattr(2); Linux 6.12 and later) */
+    static inline void tp_short_turns(void) {
+        struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period; }
+            wish = {48, 0, 0, 0, 0, 100000, 0, 0};
+        if (getpriority(PRIO_PROCESS, 0) == 0) syscall(SYS_sched_setattr, 0, &wish, 0);
     }
     static inline socklen_t tp_length(const tp_addr *a) {
         return a->sa.sa_family == AF_INET6 ? sizeof a->v6 : sizeof a->v4;
@@ -124,6 +132,7 @@ cdef extern from * nogil:
     int TP_CONTROL
     void tp_segment(msghdr* m, char* control, uint16_t size)
     int64_t tp_now()
+    void tp_short_turns()
     unsigned int tp_length(const tp_addr* a)
     int tp_parse(tp_addr* a, int family, const char* host, uint16_t port)
     uint16_t tp_port(const tp_addr* a)
