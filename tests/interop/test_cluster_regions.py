@@ -2,18 +2,21 @@
 
 import asyncio
 import json
-import os
+import shutil
 import signal
+import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from livekit import api
+from playwright.async_api import async_playwright
 
-from tests.interop.conftest import Tab
+from tests.interop.conftest import CHROMIUM_FLAGS, Tab
 from tests.interop.live import ROOT, LiveServer, token
-from tests.interop.nodes import MakeNode, room_api, soon
+from tests.interop.nodes import Balancer, MakeNode, room_api, soon
 from tests.interop.studio import egress_config
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
@@ -178,7 +181,7 @@ async def test_probe_measures_every_node_a_server_names(make_node: MakeNode) -> 
         server = await make_node(where(region))
         nodes.append(server)
     process = await asyncio.create_subprocess_exec(
-        os.sys.executable, "-m", "tertulia", "probe", "--json", "--count", "3", nodes[0].url, nodes[1].url,  # type: ignore[attr-defined]
+        sys.executable, "-m", "tertulia", "probe", "--json", "--count", "3", nodes[0].url, nodes[1].url,
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()
@@ -186,3 +189,35 @@ async def test_probe_measures_every_node_a_server_names(make_node: MakeNode) -> 
     found = json.loads(out)
     assert {one["region"] for one in found} == {"oslo", "paris"}
     assert all(0 < one["best_ms"] <= one["median_ms"] for one in found)
+
+
+@pytest.fixture
+async def distant_tab(pages: str) -> AsyncIterator[Tab]:
+    """A page whose livekit-client takes this machine for LiveKit's cloud: only there it asks for regions by itself."""
+    rules = "--host-resolver-rules=MAP *.livekit.cloud 127.0.0.1"
+    async with async_playwright() as playwright:
+        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        browser = await playwright.chromium.launch(executable_path=program, args=[*CHROMIUM_FLAGS, rules])
+        page = await browser.new_page()
+        tab = Tab(page)
+        await page.goto(pages)
+        yield tab
+        await browser.close()
+
+
+async def test_livekit_client_goes_on_to_the_next_region(make_node: MakeNode, distant_tab: Tab) -> None:
+    """The node it asks takes no calls; it finds the other one by /settings/regions alone."""
+    async with Balancer() as front:
+        closed = await make_node(where("oslo") + node("oslo", "egress"))
+        paris = await make_node(where("paris") + f"node:\n  url: {front.url}\n")
+        front.cut((paris.port,))
+
+        async def is_known() -> bool:
+            return await named(closed) == ["paris"]
+
+        await soon(is_known)
+        address = f"ws://demo.livekit.cloud:{closed.port}"
+        await distant_tab.do("join", address, token("demo", "ann"), {})
+        async with room_api(paris) as lk:
+            listed = await lk.room.list_participants(api.ListParticipantsRequest(room="demo"))
+        assert [(one.identity, one.region) for one in listed.participants] == [("ann", "paris")]
