@@ -11,7 +11,7 @@ from typing import Any
 
 from livekit import api
 
-from tests.interop.live import KEY, SECRET, LiveServer, free_port
+from tests.interop.live import KEY, SECRET, LiveServer, free_port, token
 from tests.interop.sdk import SdkClient
 
 MakeSdk = Callable[[], Coroutine[Any, Any, SdkClient]]
@@ -33,18 +33,20 @@ async def readyz(text: str, *nodes: LiveServer) -> bool:
 class LiveRedis:
     """A redis-server of our own that can be stopped and started again on its port."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, config: Path | None = None) -> None:
+        """With a configuration file of its own it is a Sentinel."""
         self.port = free_port()
         self._folder = folder
-        self._options = options
+        self._head = () if config is None else (str(config),)
+        self._options = ("--save", "", "--appendonly", "no", *options) if config is None else ("--sentinel",)
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         program = shutil.which("redis-server")
         assert program, "redis-server is missing: `make test` installs it"
         self._process = await asyncio.create_subprocess_exec(
-            program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-            "--dir", str(self._folder), *self._options, stdout=asyncio.subprocess.DEVNULL,
+            program, *self._head, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder),
+            *self._options, stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         await soon(self._answers)
 
@@ -52,9 +54,12 @@ class LiveRedis:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def freeze(self, frozen: bool) -> None:
+    def send(self, what: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+        self._process.send_signal(what)
+
+    def freeze(self, frozen: bool) -> None:
+        self.send(signal.SIGSTOP if frozen else signal.SIGCONT)
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -74,6 +79,40 @@ async def roster(server: LiveServer) -> dict[str, str]:
     async with room_api(server) as lk:
         listed = await lk.room.list_participants(api.ListParticipantsRequest(room="demo"))
         return {participant.identity: participant.sid for participant in listed.participants}
+
+
+async def a_call(make_sdk: MakeSdk, **where: LiveServer) -> list[SdkClient]:
+    """One publishing client for each name, on its node; all see all, counters begin anew."""
+    clients = [await make_sdk() for _ in where]
+    for client, (name, node) in zip(clients, where.items(), strict=True):
+        await client.do("connect", url=node.url, token=token("demo", name))
+        await client.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+    for client, me in zip(clients, where, strict=True):
+        others = [name for name in where if name != me]
+        await client.until(lambda s, others=others: all(gets(name)(s) for name in others), 20)
+        await client.do("reset")
+    return clients
+
+
+async def undisturbed(clients: list[SdkClient], gap_s: float = 1.0) -> None:
+    """Everybody's pictures came all the time, and nobody was seen leaving."""
+    for client in clients:
+        state = await client.do("state")
+        assert not any(event[0] in ("participant_disconnected", "reconnecting") for event in state["events"]), state
+        for name, media in state["media"].items():
+            assert media["frames"] > 0, (name, media)
+            assert media["max_gap_s"] < gap_s, (name, media)
+
+
+async def data_crosses(sender: SdkClient, hearer: SdkClient, size: int) -> None:
+    await sender.do("send", size=size, reliable=True, topic="t")
+    await hearer.until(lambda s: size in [d["size"] for d in s["data"]], 10)
+
+
+async def rosters_agree(*nodes: LiveServer, names: str) -> bool:
+    """Every node lists exactly these people, each with the same sid."""
+    lists = [await roster(node) for node in nodes]
+    return sorted(lists[0]) == names.split() and all(one == lists[0] for one in lists)
 
 
 class Balancer:

@@ -11,45 +11,24 @@ import pytest
 from livekit import api
 from redis import asyncio as aioredis
 
-from tests.interop.live import LiveServer, token
-from tests.interop.nodes import Balancer, LiveRedis, MakeNode, MakeSdk, gets, readyz, room_api, roster, soon
-from tests.interop.sdk import SdkClient
+from tests.interop.live import token
+from tests.interop.nodes import (
+    Balancer,
+    LiveRedis,
+    MakeNode,
+    MakeSdk,
+    a_call,
+    data_crosses,
+    gets,
+    readyz,
+    room_api,
+    roster,
+    rosters_agree,
+    soon,
+    undisturbed,
+)  # fmt: skip
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
-
-
-async def a_call(make_sdk: MakeSdk, **where: LiveServer) -> list[SdkClient]:
-    """One publishing client for each name, on its node; all see all, counters begin anew."""
-    clients = [await make_sdk() for _ in where]
-    for client, (name, node) in zip(clients, where.items(), strict=True):
-        await client.do("connect", url=node.url, token=token("demo", name))
-        await client.do("publish_video", width=320, height=180, fps=10, simulcast=False)
-    for client, me in zip(clients, where, strict=True):
-        others = [name for name in where if name != me]
-        await client.until(lambda s, others=others: all(gets(name)(s) for name in others), 20)
-        await client.do("reset")
-    return clients
-
-
-async def undisturbed(clients: list[SdkClient], gap_s: float = 1.0) -> None:
-    """Everybody's pictures came all the time, and nobody was seen leaving."""
-    for client in clients:
-        state = await client.do("state")
-        assert not any(event[0] in ("participant_disconnected", "reconnecting") for event in state["events"]), state
-        for name, media in state["media"].items():
-            assert media["frames"] > 0, (name, media)
-            assert media["max_gap_s"] < gap_s, (name, media)
-
-
-async def data_crosses(sender: SdkClient, hearer: SdkClient, size: int) -> None:
-    await sender.do("send", size=size, reliable=True, topic="t")
-    await hearer.until(lambda s: size in [d["size"] for d in s["data"]], 10)
-
-
-async def rosters_agree(*nodes: LiveServer, names: str) -> bool:
-    """Every node lists exactly these people, each with the same sid."""
-    lists = [await roster(node) for node in nodes]
-    return sorted(lists[0]) == names.split() and all(one == lists[0] for one in lists)
 
 
 async def outcome(call: Any, within_s: float) -> str:

@@ -213,7 +213,11 @@ class Cluster:
             return
         if not isinstance(message, bus.NodeBye):
             self.directory.heard(sender)
-        self._handlers[type(message)](sender, message)
+        try:
+            self._handlers[type(message)](sender, message)
+        except Exception as error:
+            self.counters["words_failed"] += 1
+            log.error("cluster.word_failed", word=type(message).__name__, exc_info=error)
 
     # ------------------------------------------------------------------------------------------ who is there
 

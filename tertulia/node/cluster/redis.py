@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import structlog
-from redis.exceptions import RedisError
 
 from tertulia.node.cluster import scripts
 from tertulia.node.cluster.api import (
@@ -24,7 +23,7 @@ from tertulia.node.cluster.api import (
     RoomRecord,
     Unavailable,
 )
-from tertulia.node.cluster.redis_client import CALL_S, Client, RedisAddress, connect, reason
+from tertulia.node.cluster.redis_client import CALL_S, FAILURES, Client, RedisAddress, connect, listener, reason
 
 __all__ = ["RedisAddress", "RedisBus", "RedisStore", "connect"]
 
@@ -36,6 +35,10 @@ FLUSH_S = 0.5
 """Last words may take this long."""
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
 """Waits between attempts to come back, the last one repeated."""
+READ_S = 0.25
+"""One look for messages."""
+PING_LOOKS, DEAF_LOOKS = 4, 12
+"""After so many looks without a message we ask whether somebody is there, and dial again when nobody is."""
 PREFIX = "tertulia"
 
 
@@ -75,7 +78,7 @@ class RedisBus:
                 task.cancel()
             _, pending = await asyncio.wait(pending, timeout=0.3)
         if self._client is not None:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*FAILURES):
                 await self._client.aclose()
 
     def subscribe(self, channel: str, on_message: Callable[[str, bytes], None]) -> None:
@@ -95,6 +98,11 @@ class RedisBus:
         except asyncio.QueueFull:
             self.counters["bus_overflow"] += 1
 
+    def _note(self, error: Exception) -> None:
+        if not isinstance(error, FAILURES):  # the client library is not certain of what it raises
+            self.counters["bus_surprised"] += 1
+            log.error("bus.surprised", exc_info=error)
+
     async def _speak(self) -> None:
         failures = 0
         while True:
@@ -103,7 +111,8 @@ class RedisBus:
                 await self._client.publish(f"{self._prefix}:{channel}", data)
                 self.counters["bus_sent"] += 1
                 self._speaking, failures = True, 0
-            except (RedisError, OSError, TimeoutError):
+            except Exception as error:
+                self._note(error)
                 # what was meant for an absent bus is stale when it returns: digests repair
                 self._speaking = False
                 self.counters["bus_lost"] += 1
@@ -117,28 +126,32 @@ class RedisBus:
             self._outbox.task_done()
 
     async def _listen(self) -> None:
+        """Hears, and dials again whenever that ends, whatever the client library ends it with."""
         failures, absent = 0, False
         while True:
-            pubsub = self._client.pubsub()
+            pubsub: Any = None
             try:
+                pubsub = await listener(self._client)
                 await pubsub.subscribe(f"{self._prefix}:ping")
                 subscribed: set[str] = set()
                 self._changed.set()
                 self.publish("ping", b"")
                 await self._read(pubsub, subscribed, absent)
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:
+                self._note(error)
                 if self._listening:
-                    log.warning("bus.away", error=type(error).__name__)
+                    log.warning("bus.away", reason=reason(error))
+                    failures = 0
                 self._listening, absent = False, True
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
-            else:
-                failures = 0
             finally:
-                with contextlib.suppress(Exception):
-                    await pubsub.aclose()
+                if pubsub is not None:
+                    with contextlib.suppress(Exception):
+                        await pubsub.aclose()
 
     async def _read(self, pubsub: Any, subscribed: set[str], absent: bool) -> None:
+        quiet = 0
         while True:
             if self._changed.is_set():
                 self._changed.clear()
@@ -150,10 +163,18 @@ class RedisBus:
                         self.on_return()
                         absent = False
             message = await pubsub.get_message(
-                ignore_subscribe_messages=True, timeout=0.02 if self._changed.is_set() else 0.25
+                ignore_subscribe_messages=True, timeout=0.02 if self._changed.is_set() else READ_S
             )
             if message is not None:
-                self._dispatch(message)
+                quiet = 0
+                if message["type"] == "message":
+                    self._dispatch(message)
+                continue
+            quiet += 1
+            if quiet >= DEAF_LOOKS:
+                raise TimeoutError
+            if quiet % PING_LOOKS == 0:
+                await pubsub.ping()
 
     async def _align(self, pubsub: Any, subscribed: set[str]) -> None:
         wanted = set(self._listeners)
@@ -204,14 +225,14 @@ class RedisStore:
 
     async def stop(self) -> None:
         if self._client is not None:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*FAILURES):
                 await self._client.aclose()
 
     async def _ask(self, call: Any) -> Any:
         try:
             async with asyncio.timeout(CALL_S):
                 return await call
-        except (RedisError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             self.counters["store_unavailable"] += 1
             raise Unavailable("the shared store", reason(error)) from error
 

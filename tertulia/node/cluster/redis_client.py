@@ -17,6 +17,8 @@ SENTINEL_S = 0.8
 """A Sentinel that does not answer leaves time to ask the next ones within a call."""
 RETRIES = 1
 """At once, with a new connection: the old one may have died with its server. Who asked waits and asks again."""
+FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError, TimeoutError)
+"""What a call may end with when Redis does not serve it."""
 NOT_REACHABLE = "Redis is not reachable"
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.OutOfMemoryError, "Redis is out of memory and refuses to write (maxmemory)"),
@@ -25,7 +27,7 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.NoPermissionError, "Redis does not allow this user what a cluster needs"),
     (exceptions.BusyLoadingError, "Redis is still loading its data"),
     (exceptions.ClusterDownError, "the Redis Cluster is down"),
-    (MasterNotFoundError, "no Sentinel knows a primary of that name"),
+    (MasterNotFoundError, "no Sentinel answers with a primary of that name"),
 )
 SAID_CHARS = 120
 Client = Any
@@ -78,6 +80,13 @@ def _tls(where: RedisAddress) -> dict[str, Any]:
         "ssl_cert_reqs": ssl.CERT_NONE if where.tls_insecure else ssl.CERT_REQUIRED,
         "ssl_check_hostname": not where.tls_insecure,
     }
+
+
+async def listener(client: Client) -> Any:
+    """A pub/sub connection in the making; which server of a Redis Cluster has it does not matter: all hear all."""
+    if isinstance(client, RedisCluster):
+        await client.initialize()
+    return client.pubsub()
 
 
 def connect(where: RedisAddress) -> Client:
