@@ -32,9 +32,13 @@ def serve(ctx: click.Context) -> None:
         status = run(config)
     except OSError as error:
         if error.errno not in _BIND_ERRORS:
-            raise
+            structlog.get_logger("tertulia.node").exception("node.crashed")
+            ctx.exit(1)
         click.echo(f"tertulia: {error.strerror or error}", err=True)
         status = 1
+    except Exception:  # a bug: its traceback goes where secrets are taken out
+        structlog.get_logger("tertulia.node").exception("node.crashed")
+        ctx.exit(1)
     if status == 1:
         _tell_owners(config)
     ctx.exit(status)

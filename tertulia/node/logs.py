@@ -8,6 +8,7 @@ events of ours and `logging` records of libraries. `bind` room, participant and 
 import logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TextIO
@@ -23,6 +24,8 @@ WINDOW_NS = 2_000_000_000
 MAX_EVENTS = 1_000
 """Event names remembered for the rate; beyond it all others share one."""
 MAX_VALUE_CHARS = 2_000
+MAX_SECRET_CHARS = 2_000
+"""Read beyond the cut, so that a secret that lies across it is recognised."""
 
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40}
 _LIBRARIES = {"asyncio": 30, "uvicorn": 40, "aiohttp": 30, "aioice": 30, "aiortc": 30, "libav": 30, "websockets": 40}
@@ -70,6 +73,21 @@ def configure(settings: Logging, *, development: bool = False, stream: TextIO | 
     for name, wanted in settings.component_levels.items():
         logging.getLogger(name).setLevel(_LEVELS[wanted])
     logging.captureWarnings(True)
+    threading.excepthook = _thread_died
+    sys.unraisablehook = _nobody_caught
+
+
+def _thread_died(args: threading.ExceptHookArgs) -> None:
+    """Python's own hook writes past the redactor."""
+    name = args.thread.name if args.thread else ""
+    if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
+        structlog.get_logger("tertulia.threads").error("thread.died", thread=name, exc_info=args.exc_value)
+
+
+def _nobody_caught(args: "sys.UnraisableHookArgs") -> None:
+    """The same for what is raised in finalizers and C callbacks."""
+    if isinstance(args.exc_value, Exception):
+        structlog.get_logger("tertulia.threads").error("exception.lost", note=args.err_msg, exc_info=args.exc_value)
 
 
 # ---------------------------------------------------------------------------------------------- redaction
@@ -79,7 +97,8 @@ _SECRET_NAMES = re.compile(
     r"(?:^|_)(?:secret|password|credential|authorization|token|jwt|pwd|signature|session_token|access_key|account_key"
     r"|api_secret|private_key|ice_pwd|stream_key|keys)$"
 )
-_JWT = re.compile(r"\beyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?")
+_JWT = re.compile(r"\beyJ[\w-]{6,}\.+[\w-]+(?:\.[\w-]*)?")
+"""Also with dots in its middle, as `reprlib` shortens one."""
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}")
 _QUERY = re.compile(
     r"(?i)\b((?:access_?token|token|join_request|secret|password|passwd|sig(?:nature)?|credential|key|api_key"
@@ -89,6 +108,11 @@ _ICE_PWD = re.compile(r"(a=ice-pwd:)\S+")
 _USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(@)")
 _SRTP_KEY = re.compile(r"(inline:)[A-Za-z0-9+/=]{8,}")
 _RTMP_KEY = re.compile(r"(\brtmps?://[^\s/]+/[^\s/]+/)[^\s\"']+")
+_SPELLED_OUT = re.compile(
+    r"(?i)((?:secret|password|passwd|pwd|token|jwt|credentials?|credentials_json|authorization|signature|access_key"
+    r"|account_key|private_key|stream_key)[\"']?\s*[:=]\s*(?:Secret\()?b?)(\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?)"
+)
+"""A field with a quoted value, as Python's repr, JSON and protobuf's text write it."""
 
 
 def redact(text: str) -> str:
@@ -99,7 +123,8 @@ def redact(text: str) -> str:
     text = _ICE_PWD.sub(rf"\1{HIDDEN}", text)
     text = _USER_INFO.sub(rf"\1{HIDDEN}\2", text)
     text = _SRTP_KEY.sub(rf"\1{HIDDEN}", text)
-    return _RTMP_KEY.sub(rf"\1{HIDDEN}", text)
+    text = _RTMP_KEY.sub(rf"\1{HIDDEN}", text)
+    return _SPELLED_OUT.sub(rf"\1'{HIDDEN}'", text)
 
 
 class Redactor:
@@ -119,7 +144,10 @@ class Redactor:
             return [self._clean("", item, depth + 1) for item in list(value)[:100]]
         text = value if isinstance(value, str) else repr(value)
         limit = MAX_VALUE_CHARS if name not in ("exception", "stack") else 20 * MAX_VALUE_CHARS
-        return known.hide(redact(text[:limit] + ("…" if len(text) > limit else "")))
+        clean = known.hide(
+            redact(text[: limit + MAX_SECRET_CHARS])
+        )  # first hidden, then cut: half a secret is one, too
+        return clean[:limit] + ("…" if len(text) > limit or len(clean) > limit else "")
 
 
 class KnownSecrets:

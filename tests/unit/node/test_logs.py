@@ -1,9 +1,12 @@
 """Logs: what a line looks like, what never stands in one, and how a flood is cut."""
 
+import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
@@ -11,6 +14,7 @@ import structlog
 from tertulia.node import logs
 from tertulia.node.config import Logging
 
+CANARY = "canary-of-a-caller"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
 
 
@@ -19,9 +23,11 @@ def lines() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    hooks = threading.excepthook, sys.unraisablehook
     logs.configure(Logging(level="debug"), stream=stream)
 
     yield stream
+    threading.excepthook, sys.unraisablehook = hooks
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -41,6 +47,11 @@ def lines() -> Iterator[io.StringIO]:
         "rtmp://live.example.org/app/canary-stream-key",
         "a=crypto:1 AES inline:canarycanarycanary",
         f"token {TOKEN} here",
+        "S3Upload(region='eu', secret='canary', access_key=\"ca\\\"nary\")",
+        '{"access_token": "canary", "room": "demo"}',
+        'bucket: "b"\nsecret: "canary"\n',
+        "Transport(ufrag='u', pwd=b'canary')",
+        "credentials_json = 'canary that was cut",
     ],
 )
 def test_text_that_opens_doors_is_hidden(text: str) -> None:
@@ -92,6 +103,62 @@ def test_tracebacks_and_libraries_go_the_same_way(lines: io.StringIO) -> None:
     assert "eyJ" not in text
     assert "canary" not in text
     assert all(json.loads(line)["level"] in ("error", "warning") for line in text.splitlines())
+
+
+def crash(given: str) -> None:
+    """Raises with secrets in an argument, a local and an outer exception, none of which a log may show."""
+    password = given + "-local"
+    try:
+        raise KeyError(f"redis://u:{password}@h")
+    except KeyError as error:
+        raise RuntimeError(f"seeded-{given[:6]}-secret in the message") from error
+
+
+@pytest.mark.parametrize("development", [False, True], ids=["json", "console"])
+def test_tracebacks_show_no_locals_and_no_secrets(lines: io.StringIO, development: bool) -> None:
+    """However an exception comes to light: logged, in a thread, in a finalizer, by asyncio's own handler."""
+    logs.configure(Logging(level="debug"), stream=lines, development=development)
+    logs.known.tell(["seeded-canary-secret"])
+
+    def caught() -> None:
+        try:
+            crash(CANARY)
+        except RuntimeError:
+            structlog.get_logger("tertulia.test").exception("caught", secret=CANARY)
+
+    class Finalized:
+        def __del__(self) -> None:
+            crash(CANARY)
+
+    def in_a_loop() -> None:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            loop.call_soon(crash, TOKEN)
+            runner.run(asyncio.sleep(0))
+
+    ways = (caught, lambda: join(crash, CANARY), lambda: Finalized() and None, in_a_loop)
+    for way in ways:
+        lines.seek(0)
+        lines.truncate()
+        way()
+        text = lines.getvalue()
+        assert "RuntimeError" in text, way
+        assert "in crash" in text, way
+        assert "canary" not in text, text
+        assert "eyJ" not in text, text
+
+
+def join(function: Callable[[str], None], argument: str) -> None:
+    thread = threading.Thread(target=function, args=(argument,))
+    thread.start()
+    thread.join()
+
+
+def test_a_secret_across_the_cut_is_hidden_whole(lines: io.StringIO) -> None:
+    secret = "seeded-canary-secret"
+    logs.known.tell([secret])
+    structlog.get_logger("tertulia.test").info("long", value="x" * (logs.MAX_VALUE_CHARS - 8) + secret + "y" * 5_000)
+    assert "seeded" not in lines.getvalue()
 
 
 def test_levels_of_single_parts() -> None:
