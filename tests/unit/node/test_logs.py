@@ -111,7 +111,7 @@ def crash(given: str) -> None:
     try:
         raise KeyError(f"redis://u:{password}@h")
     except KeyError as error:
-        raise RuntimeError(f"seeded-{given[:6]}-secret in the message") from error
+        raise RuntimeError(f"seeded-{CANARY[:6]}-secret in the message") from error
 
 
 @pytest.mark.parametrize("development", [False, True], ids=["json", "console"])
