@@ -30,7 +30,7 @@ def check_secret(api_key: str, secret: str, *, dev: bool = False) -> None:
         )
 
 
-def build_token(claims: Claims, secret: str, *, now_s: int, lifetime_s: int) -> str:
+def build_token(claims: Claims, secret: str, *, now_s: int, lifetime_s: int, not_before_s: int | None = None) -> str:
     """Sign these claims; what `raw` holds beyond the known claims (sip, agent, ...) is carried along."""
     payload = {name: value for name, value in claims.raw.items() if name not in _OWN_CLAIMS}
     known: dict[str, Any] = {
@@ -47,7 +47,8 @@ def build_token(claims: Claims, secret: str, *, now_s: int, lifetime_s: int) -> 
         payload["video"] = _video_claim(claims.video)
     if claims.room_config is not None:
         payload["roomConfig"] = json_format.MessageToDict(claims.room_config)
-    payload.update(iss=claims.api_key, sub=claims.identity, nbf=now_s, exp=now_s + lifetime_s)
+    valid_from_s = now_s if not_before_s is None else not_before_s
+    payload.update(iss=claims.api_key, sub=claims.identity, nbf=valid_from_s, exp=now_s + lifetime_s)
     return jws.encode(json.dumps(payload, separators=(",", ":")).encode(), secret, algorithm="HS256")
 
 
@@ -69,7 +70,8 @@ def refresh_token(
 ) -> str | None:
     """A token for the next reconnect: the same claims with what changed since (wire contract 5.3, 6).
 
-    It lives as long as the original would, at least ten minutes. None when the key was withdrawn meanwhile.
+    It lives as long as the original would, at least ten minutes, and is valid from when the original was: the node it
+    is shown to may have a clock behind ours. None when the key was withdrawn meanwhile.
     """
     secret = keys.get(claims.api_key)
     if not secret:
@@ -81,7 +83,8 @@ def refresh_token(
         attributes=claims.attributes if attributes is None else attributes,
         video=claims.video if permission is None else _granted(claims.video or VideoGrant(), permission),
     )
-    return build_token(current, secret, now_s=now_s, lifetime_s=max(MIN_REFRESH_LIFETIME_S, claims.expires_s - now_s))
+    lifetime_s = max(MIN_REFRESH_LIFETIME_S, claims.expires_s - now_s)
+    return build_token(current, secret, now_s=now_s, lifetime_s=lifetime_s, not_before_s=claims.not_before_s)
 
 
 def _granted(grant: VideoGrant, permission: models.ParticipantPermission) -> VideoGrant:

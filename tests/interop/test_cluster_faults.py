@@ -3,15 +3,19 @@ noise. Calls go on, nobody is lost, nobody is there twice, and all is well again
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from livekit import api
 from redis import asyncio as aioredis
 
-from tests.interop.live import token
+from tests.interop.live import KEY, SECRET, token
 from tests.interop.nodes import (
     Balancer,
     LiveRedis,
@@ -145,3 +149,49 @@ async def test_a_node_stands_still_for_20_s(make_node: MakeNode, make_sdk: MakeS
         for client, other in ((ann, "ben"), (ben, "ann")):
             assert (await client.do("state"))["media"][f"{other}/video"]["max_gap_s"] < 1.0
         await bob.until(lambda s: gets("ann")(s) and gets("ben")(s), 20)
+
+
+def an_hour(away: str) -> dict[str, str]:
+    """The time of day of a process, `+1h` or `-1h`; durations stay what they are."""
+    ahead = {"+1h": "+3600", "-1h": "-3600"}[away]
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    return {"LD_PRELOAD": str(library), "FAKETIME": ahead, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+def timeless(identity: str) -> str:
+    """A token that says only until when it is valid."""
+    grant = {"roomJoin": True, "room": "demo"}
+    return jwt.encode({"iss": KEY, "sub": identity, "exp": time.time() + 3600, "video": grant}, SECRET, "HS256")
+
+
+@pytest.mark.skipif(not shutil.which("faketime"), reason="faketime is missing: `make test` installs it")
+async def test_clocks_an_hour_apart(make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """Nobody is gone, last claims win, and a token given out by a node that is ahead is good on one that is behind."""
+    a, b, c = (
+        await make_node(),
+        await make_node(environment=an_hour("+1h")),
+        await make_node(environment=an_hour("-1h")),
+    )
+    hours = [re.search(r'"timestamp": "([^:]+)', node.log()) for node in (a, b, c)]
+    assert len({found[1] for found in hours if found}) == 3, "each node shows another hour"
+    async with Balancer(b.port, c.port) as front:
+        ann, ben, cyd = [await make_sdk() for _ in range(3)]
+        await ann.do("connect", url=a.url, token=timeless("ann"))
+        await ben.do("connect", url=front.url, token=timeless("ben"))
+        await cyd.do("connect", url=c.url, token=timeless("cyd"))
+        for client in (ann, ben, cyd):
+            await client.do("publish_video", width=320, height=180, fps=10, simulcast=False)
+        for client, others in ((ann, ("ben", "cyd")), (ben, ("ann", "cyd")), (cyd, ("ann", "ben"))):
+            await client.until(lambda s, others=others: all(gets(name)(s) for name in others), 20)
+        async with room_api(a) as lk:
+            await lk.room.update_participant(
+                api.UpdateParticipantRequest(room="demo", identity="ben", metadata="a reason for a new token")
+            )
+        last = await make_sdk()
+        await last.do("connect", url=a.url, token=timeless("cyd"))
+        await cyd.until(lambda s: not s["connected"], 10)
+        await ann.do("reset")
+        front.cut((c.port,))
+        await ann.until(gets("ben"), 20)
+        await soon(lambda: rosters_agree(a, b, names="ann ben cyd"), 10)
+        assert not [event for event in (await ann.do("state"))["events"] if event[0] == "disconnected"]

@@ -259,7 +259,7 @@ def test_refresh_keeps_every_claim_and_takes_what_changed() -> None:
     assert new.video.room_admin
     assert new.video.room == "tea"
     assert new.expires_s == NOW + 1100, "at least ten minutes"
-    assert new.not_before_s <= NOW + 500
+    assert new.not_before_s == NOW - 100, "a node whose clock is behind takes it, too"
 
 
 def test_refresh_keeps_a_long_life_and_needs_the_key() -> None:
