@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from livekit.protocol import rtc
 
-from tertulia.sfu import downlink, hearing, joining, scoring, subscribing
+from tertulia.sfu import downlink, joining, scoring, subscribing
+from tertulia.sfu.hearing import Hearing
 from tertulia.sfu.media.layers import CYCLE_NS
 from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.publication import PublishedTrack
@@ -17,6 +18,7 @@ class Rounds:
 
     def __init__(self, state: RoomState) -> None:
         self._state = state
+        self._hearing = Hearing(state)
         self._running: set[str] = set()
         self._told_counts = (0, 0)
 
@@ -58,7 +60,7 @@ class Rounds:
                 state.speakers.forget(up)
             elif not track.info.muted:
                 speaking[track.publisher_sid] = max(level, speaking.get(track.publisher_sid, 0.0))
-        hearing.tell_speakers(state, speaking)
+        self._hearing.tell(speaking)
 
     # ------------------------------------------------------------------------------------------ layers
 

@@ -122,3 +122,29 @@ def test_muted_members_do_not_speak() -> None:
     ann.ssrc("5", 50, pt=111)
     speak(stage, ann)
     assert not ann.all("speakers_changed")
+
+
+def test_who_begins_or_ceases_to_listen_hears_of_a_level_that_stays() -> None:
+    stage = Stage()
+    ann, ben = stage.join("ann"), stage.join("ben")
+    ann.publish("mic", "audio")
+    ann.ssrc("5", 50, pt=111)
+    ben.offer()
+    for _ in range(8):
+        speak(stage, ann)
+    mic = ben.last("update").participants[0].tracks[0].sid
+    assert ben.last("speakers_changed").speakers[0].active
+    subscribe(ben, mic, wished=False)
+    ben.offer()
+    speak(stage, ann)
+    assert not ben.last("speakers_changed").speakers[0].active
+    told = len(ben.all("speakers_changed"))
+    speak(stage, ann)
+    assert len(ben.all("speakers_changed")) == told
+    subscribe(ben, mic)
+    ben.offer()
+    speak(stage, ann)
+    assert [(s.sid, s.active) for s in ben.last("speakers_changed").speakers] == [(ann.sid, True)]
+    again = stage.resume(ben)
+    speak(stage, ann)
+    assert [(s.sid, s.active) for s in again.last("speakers_changed").speakers] == [(ann.sid, True)]
