@@ -5,7 +5,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from livekit import api
 from playwright.async_api import async_playwright
 
 from tests.interop.conftest import CHROMIUM_FLAGS, Tab
-from tests.interop.live import ROOT, LiveServer, token
+from tests.interop.live import KEY, ROOT, SECRET, LiveServer, token
 from tests.interop.nodes import Balancer, MakeNode, room_api, soon
 from tests.interop.studio import egress_config
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
 
+MakeServer = Callable[..., Coroutine[Any, Any, LiveServer]]
 PLACES = {"oslo": (59.91, 10.75), "paris": (48.86, 2.35), "sydney": (-33.87, 151.21)}
 NEAREST = {
     "oslo": ["oslo", "paris", "sydney"],
@@ -174,21 +175,26 @@ async def test_a_page_elsewhere_may_ask_and_measure(make_node: MakeNode, make_ta
     assert (found["region"], found["detail"]) == ("oslo", True)
 
 
-async def test_probe_measures_every_node_a_server_names(make_node: MakeNode) -> None:
-    """The command itself; nodes are named by addresses that exist here."""
-    nodes: list[LiveServer] = []
-    for region in ("oslo", "paris"):
-        server = await make_node(where(region))
-        nodes.append(server)
+async def test_a_node_alone_and_probe(make_server: MakeServer) -> None:
+    """Without configuration it is where it was asked; the command asks, measures and sorts."""
+    one = await make_server("region: oslo\n")
+    assert await regions(one) == [{"region": "oslo", "url": one.url, "distance": "0"}]
+    other = await make_server("region: paris\n")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tertulia", "probe", "--json", "--count", "3", nodes[0].url, nodes[1].url,
+        sys.executable, "-m", "tertulia", "probe", "--json", "--count", "3",
+        "--regions", "--api-key", KEY, "--api-secret", SECRET, one.http, other.url,
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await process.communicate()
     assert process.returncode == 0
     found = json.loads(out)
-    assert {one["region"] for one in found} == {"oslo", "paris"}
-    assert all(0 < one["best_ms"] <= one["median_ms"] for one in found)
+    assert {(probed["url"], probed["region"]) for probed in found} == {
+        (one.http, "oslo"),
+        (other.url, "paris"),
+        (one.url, "oslo"),
+    }
+    assert all(0 < probed["best_ms"] <= probed["median_ms"] for probed in found)
+    assert found == sorted(found, key=lambda probed: probed["median_ms"])
 
 
 @pytest.fixture
