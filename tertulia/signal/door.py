@@ -32,6 +32,7 @@ from tertulia.signal.http import (
     preflight,
     respond,
 )
+from tertulia.signal.session import Encoder
 from tertulia.signal.settings import DoorSettings
 from tertulia.signal.twirp import PREFIX as TWIRP
 from tertulia.signal.twirp import STATUS, Twirp, error_json
@@ -72,6 +73,7 @@ class Door:
         self._doorman = doorman
         self._twirp = Twirp(backend.command, settings, counts)
         self._pages = bounded(pages, settings.body_bytes, settings.body_timeout_s) if pages is not None else None
+        self._encoder = Encoder()
         self._session_numbers = itertools.count(1)
         self._log_rate = Rate(LOG_LINES_PER_S, LOG_LINES_PER_S)
         self._quiet = asyncio.Event()
@@ -195,7 +197,7 @@ class Door:
             raise Refused(404, "not found")
         session = SessionId(next(self._session_numbers))
         attempt = self._attempt(scope, session, v1=path == "/rtc/v1")
-        socket = SessionSocket(session, self._backend, self.counts, scope, send)
+        socket = SessionSocket(session, self._backend, self.counts, scope, send, self._encoder)
         await self._ask(self._backend.join(attempt, socket))
         del attempt  # the house keeps what it needs; the offer alone may have 20 kB
         self.sessions[session] = socket

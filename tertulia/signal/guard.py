@@ -6,6 +6,7 @@ RFC 9112 (HTTP/1.1), RFC 6455 (WebSocket).
 """
 
 import asyncio
+import struct
 import time
 from typing import Any
 
@@ -28,6 +29,8 @@ MAX_UNREAD_PONG_BYTES = 256 << 10
 """A peer that pings but does not read gets no more pongs than this."""
 ABORT = "tertulia.abort"
 """Name of the ASGI extension by which an application drops a WebSocket without waiting for the peer to read."""
+WRITE = "tertulia.write"
+"""Name of the ASGI extension that sends one message without a task, when the client has room for it."""
 MAX_UNWANTED_BYTES = 4 << 20
 """So much of a body is discarded after its request was answered; more ends the connection."""
 CLOSE_S = 5.0
@@ -199,6 +202,17 @@ class GuardedHttp(HttpToolsProtocol):
             self.transport.close()
 
 
+def frame_of(data: bytes | str) -> bytes:
+    """One unmasked, unfragmented frame of a server (RFC 6455 5.2)."""
+    first, payload = (0x82, data) if isinstance(data, bytes) else (0x81, data.encode())
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", first, size) + payload
+    if size < 1 << 16:
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
+
+
 _NO_HANDSHAKE = Request("/", Headers())
 
 
@@ -263,6 +277,22 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             # ASGI knows no way to drop a peer that does not read; the application's task has not run yet.
             self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
+            self.scope["extensions"][WRITE] = {"write": self.write}
+
+    def write(self, data: bytes | str) -> bool:
+        """One whole message, now. False when it cannot be: the client is slow, or the connection not open; then
+        `send` waits, or says why not."""
+        if (
+            not self.handshake_complete
+            or not self.writable.is_set()
+            or self.close_sent
+            or self.disconnected
+            or self.initial_response is not None
+            or self.transport.is_closing()
+        ):
+            return False
+        self.transport.write(frame_of(data))
+        return True
 
     def handle_text(self, event: Frame) -> None:
         super().handle_text(event)

@@ -123,6 +123,21 @@ class Tell:
 SessionEvent = Up | Down | End | Written | Lost
 SessionOutput = Write | Forward | Close | Tell
 
+
+class Encoder:
+    """Messages to bytes; what many sessions are told one after the other is encoded once."""
+
+    def __init__(self) -> None:
+        self._last: rtc.SignalResponse | None = None
+        self._bytes = b""
+
+    def encode(self, message: rtc.SignalResponse) -> bytes:
+        """A message that was given to one session is never changed afterwards."""
+        if message is not self._last:
+            self._last, self._bytes = message, message.SerializeToString()
+        return self._bytes
+
+
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.OPENING: frozenset({State.OPEN, State.ENDING, State.ENDED}),
     State.OPEN: frozenset({State.ENDING, State.ENDED}),
@@ -134,12 +149,14 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 class SignalSession:
     """States: OPENING -> OPEN -> ENDING -> ENDED (TRANSITIONS); what does not fit is dropped and counted."""
 
-    def __init__(self, now: Nanos, unix_ms_at_zero: int, counts: Counts) -> None:
-        """`unix_ms_at_zero`: what a wall clock showed at monotonic zero; only for the times in pongs."""
+    def __init__(self, now: Nanos, unix_ms_at_zero: int, counts: Counts, encoder: Encoder | None = None) -> None:
+        """`unix_ms_at_zero`: what a wall clock showed at monotonic zero; only for the times in pongs. `encoder` may be
+        shared with other sessions."""
         self.state = State.OPENING
         self.json = False
         self._unix_ms_at_zero = unix_ms_at_zero
         self._counts = counts
+        self._encode = (encoder or Encoder()).encode
         self._out: deque[SessionOutput] = deque()
         self._queue: deque[bytes | str] = deque()
         self._held: deque[rtc.SignalResponse] = deque()
@@ -256,7 +273,7 @@ class SignalSession:
         self._pump(now)
 
     def _enqueue(self, message: rtc.SignalResponse) -> None:
-        data = json_format.MessageToJson(message, indent=None) if self.json else message.SerializeToString()
+        data = json_format.MessageToJson(message, indent=None) if self.json else self._encode(message)
         if len(self._queue) >= MAX_QUEUED_MESSAGES or self._queued_bytes + len(data) > MAX_QUEUED_BYTES:
             self._counts[Drop.OUTBOUND_FULL] += 1
             self._cut(Gone.OUTBOUND_FULL, 1008, "too slow to read")

@@ -1,6 +1,7 @@
 """One WebSocket of one client: carries bytes between ASGI and the session machine. Decides nothing."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from tertulia.protocol.ids import SessionId
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.signal.backend import Backend
 from tertulia.signal.counts import Counts, Drop
-from tertulia.signal.guard import ABORT
+from tertulia.signal.guard import ABORT, WRITE
 from tertulia.signal.http import Message, Receive, Scope, Send
 from tertulia.signal.session import (
     Close,
     Down,
+    Encoder,
     End,
     Forward,
     Gone,
@@ -37,6 +39,11 @@ def _nothing() -> None:
     """The connection was gone before its application began."""
 
 
+def _not_now(data: bytes | str) -> bool:
+    """A server without the extension: every message goes through `send`."""
+    return False
+
+
 def monotonic() -> Nanos:
     return Nanos(time.monotonic_ns())
 
@@ -44,19 +51,33 @@ def monotonic() -> Nanos:
 class SessionSocket:
     """The Outlet of a session, and the task that runs it."""
 
-    def __init__(self, session: SessionId, backend: Backend, counts: Counts, scope: Scope, send: Send) -> None:
+    def __init__(
+        self,
+        session: SessionId,
+        backend: Backend,
+        counts: Counts,
+        scope: Scope,
+        send: Send,
+        encoder: Encoder | None = None,
+    ) -> None:
         self._session = session
         self._backend = backend
         self._counts = counts
         self._send = send
-        self._abort: Callable[[], None] = scope["extensions"].get(ABORT, {}).get("abort", _nothing)
+        extensions = scope["extensions"]
+        self._abort: Callable[[], None] = extensions.get(ABORT, {}).get("abort", _nothing)
+        self._write_now: Callable[[bytes | str], bool] = extensions.get(WRITE, {}).get("write", _not_now)
         now = monotonic()
-        self.machine = SignalSession(now, time.time_ns() // MILLISECOND - now // MILLISECOND, counts)
+        self.machine = SignalSession(now, time.time_ns() // MILLISECOND - now // MILLISECOND, counts, encoder)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._due: Nanos | None = None
         self._unsent: deque[Write | Close] = deque()
-        self._wake_writer = asyncio.Event()
+        """What waits for the upgrade or for a client that reads slowly."""
+        self._writer: asyncio.Task[None] | None = None
+        """Only while something has to wait."""
+        self._is_open = False
+        self._is_closed = False
         self._draining = False
         self._running = False
 
@@ -78,9 +99,13 @@ class SessionSocket:
         """Upgrade, then read until the WebSocket is gone."""
         self._running = True
         self._arm()
-        writer = self._loop.create_task(self._write())
         try:
-            while not writer.done():
+            with contextlib.suppress(OSError):  # the peer is gone already; the reader learns it
+                await self._send({"type": "websocket.accept"})
+                self._is_open = True
+                self._flush()
+                self._drain()
+            while not self._is_closed:
                 message = await receive()
                 if message["type"] == "websocket.disconnect":
                     self._handle(Lost(message.get("code", 1006)))
@@ -88,7 +113,8 @@ class SessionSocket:
                 if message["type"] == "websocket.receive":
                     await self._up(message)
         finally:
-            writer.cancel()
+            if self._writer is not None:
+                self._writer.cancel()
             self._handle(Lost(1006))
             self._running = False
             self._disarm()
@@ -101,20 +127,28 @@ class SessionSocket:
             self._counts[Drop.THROTTLED] += 1
             await asyncio.sleep(pause_ns / SECOND)
 
+    def _flush(self) -> None:
+        """Write what can be written now; a task does the waiting, when there is any."""
+        while self._unsent and self._is_open and self._writer is None:
+            output = self._unsent[0]
+            if isinstance(output, Close) or not self._write_now(output.data):
+                self._writer = self._loop.create_task(self._write())
+                return
+            self._unsent.popleft()
+            self.machine.handle(monotonic(), Written())
+
     async def _write(self) -> None:
         try:
-            await self._send({"type": "websocket.accept"})
-            while True:
-                while self._unsent:
-                    output = self._unsent.popleft()
-                    if isinstance(output, Close):
-                        await self._close(output)
-                        return
-                    kind = "bytes" if isinstance(output.data, bytes) else "text"
-                    await self._send({"type": "websocket.send", kind: output.data})
-                    self._handle(Written())
-                self._wake_writer.clear()
-                await self._wake_writer.wait()
+            while self._unsent:
+                output = self._unsent.popleft()
+                if isinstance(output, Close):
+                    self._is_closed = True
+                    await self._close(output)
+                    return
+                kind = "bytes" if isinstance(output.data, bytes) else "text"
+                await self._send({"type": "websocket.send", kind: output.data})
+                self._handle(Written())
+            self._writer = None
         except OSError:  # the peer is gone (uvicorn's ClientDisconnected); the reader learns it too
             return
 
@@ -149,7 +183,7 @@ class SessionSocket:
                         self._abort()
                     case Write() | Close():
                         self._unsent.append(output)
-                        self._wake_writer.set()
+                        self._flush()
         finally:
             self._draining = False
         self._arm()

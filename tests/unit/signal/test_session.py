@@ -2,12 +2,15 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol import models, rtc
+from websockets.frames import Frame, Opcode
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.signal.counts import Counts, Drop
+from tertulia.signal.guard import frame_of
 from tertulia.signal.session import (
     BURST_NS,
     END_AFTER_LEAVE_NS,
@@ -20,6 +23,7 @@ from tertulia.signal.session import (
     TRANSITIONS,
     Close,
     Down,
+    Encoder,
     End,
     Forward,
     Gone,
@@ -250,3 +254,24 @@ def test_any_history(steps: list[tuple[int, SessionEvent | str | None]]) -> None
         assert machine.next_wake() is None
     else:
         assert tells + closes <= 1
+
+
+def test_what_many_are_told_is_encoded_once() -> None:
+    encoder = Encoder()
+    message = rtc.SignalResponse(refresh_token="a")
+    first = encoder.encode(message)
+    assert encoder.encode(message) is first
+    assert (
+        encoder.encode(rtc.SignalResponse(refresh_token="b"))
+        == rtc.SignalResponse(refresh_token="b").SerializeToString()
+    )
+    assert encoder.encode(message) == first
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 200_000])
+@pytest.mark.parametrize("text", [False, True])
+def test_our_frames_are_those_of_the_library(size: int, text: bool) -> None:
+    data = "é" * size if text else bytes(size)
+    payload = data.encode() if isinstance(data, str) else data
+    opcode = Opcode.TEXT if text else Opcode.BINARY
+    assert frame_of(data) == Frame(opcode, payload).serialize(mask=False)
