@@ -5,6 +5,7 @@ Near means near to the node that was asked: clients ask the one their name serve
 equally near the one `node_selector` puts first comes first.
 """
 
+import time
 from collections.abc import Iterable
 from random import Random
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES = 100
 """Nobody tries more."""
+FRESH_S = 1.0
+"""As old as records of other nodes are anyway: many who ask at once cost one look at our own rooms."""
 
 
 class Regions:
@@ -29,10 +32,15 @@ class Regions:
     def __init__(self, house: "House", cluster: "Cluster | None", config: "Config", selector: Selector) -> None:
         self._house, self._cluster, self._selector = house, cluster, selector
         self._config = config
+        self._records: list[NodeRecord] = []
+        self._read_at = 0.0
 
     def answer(self, asked_at: str) -> rtc.RegionSettings:
-        records = [self._alone()] if self._cluster is None else self._cluster.records
-        return region_settings(records, records[0], asked_at, self._selector, self._house.rng)
+        now = time.monotonic()
+        if not self._records or now - self._read_at >= FRESH_S:
+            self._records = [self._alone()] if self._cluster is None else self._cluster.records
+            self._read_at = now
+        return region_settings(self._records, self._records[0], asked_at, self._selector, self._house.rng)
 
     def _alone(self) -> NodeRecord:
         config = self._config

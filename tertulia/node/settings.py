@@ -120,7 +120,7 @@ def _ice_servers(config: Config) -> list[rtc.ICEServer]:
 
 
 def door(config: Config) -> DoorSettings:
-    """The door's bounds; loopback alone is not rated (development, tests, a proxy beside us)."""
+    """The door's bounds. Counters are not told to strangers: by default only where all that listens is loopback."""
     local = bool(config.bind_addresses) and all(_is_loopback(host) for host in config.bind_addresses)
     serve_metrics = config.metrics.main_port
     return DoorSettings(
