@@ -4,6 +4,7 @@ A packet score falls with delay and loss, a layer score with every spatial layer
 slowly and fall fast.
 """
 
+import math
 from dataclasses import dataclass
 
 from livekit.protocol import models
@@ -45,10 +46,12 @@ def window_score(window: Window) -> float:
 class Score:
     """Smoothed score of one stream."""
 
-    __slots__ = ("value",)
+    __slots__ = ("most_packets", "value")
 
     def __init__(self) -> None:
         self.value = BEST
+        self.most_packets = 1
+        """Of a window."""
 
     def add(self, sample: float) -> float:
         factor = RISE if sample > self.value else FALL
@@ -65,24 +68,40 @@ class Ledger:
         self._seen: set[int] = set()
 
     def judge(
-        self, handle: int, stats: UpStats | DownStats, weight: float, *, missed_layers: int, is_due: bool
+        self,
+        handle: int,
+        stats: UpStats | DownStats,
+        weight: float,
+        *,
+        missed_layers: int,
+        is_due: bool,
+        may_pause: bool,
     ) -> float | None:
-        """The stream's smoothed score; None for its first window, and while nothing is expected of it."""
+        """The stream's smoothed score; None for its first window, and while nothing is expected of it.
+
+        Of what `may_pause` nothing is ever expected, but what comes counts.
+        """
         before = self._before.get(handle)
         self._before[handle] = (stats.packets, stats.lost)
         self._seen.add(handle)
-        if before is None or not is_due:
+        is_silent = before is not None and stats.packets <= before[0] and stats.lost <= before[1]
+        if before is None or not is_due or (may_pause and is_silent):
             self._scores.pop(handle, None)
             return None
+        score = self._scores.setdefault(handle, Score())
+        packets = max(stats.packets - before[0], 0)
+        score.most_packets = max(score.most_packets, packets)
+        if may_pause:  # in near silence (DTX, a still screen) a packet matters less
+            weight *= math.sqrt(packets / score.most_packets)
         window = Window(
-            packets=max(stats.packets - before[0], 0),
+            packets=packets,
             lost=max(stats.lost - before[1], 0),
             jitter_ns=stats.jitter_ns,
             round_trip_ns=stats.round_trip_ns,
             weight=weight,
             missed_layers=missed_layers,
         )
-        return self._scores.setdefault(handle, Score()).add(window_score(window))
+        return score.add(window_score(window))
 
     def forget_unseen(self) -> None:
         """Streams that ended since the last window."""

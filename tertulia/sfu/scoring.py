@@ -43,8 +43,10 @@ def _published(state: RoomState, local: LocalParticipant) -> Iterator[float]:
             stats = state.plane.up_stats(stream.up)
             if stats is None:
                 continue
-            due = not track.info.muted and layer in receiver.tracker.live and not _may_pause(track)
-            found = state.ledger.judge(stream.up, stats, _weight(receiver), missed_layers=0, is_due=due)
+            due = not track.info.muted and layer in receiver.tracker.live
+            found = state.ledger.judge(
+                stream.up, stats, _weight(receiver), missed_layers=0, is_due=due, may_pause=_may_pause(track)
+            )
             if found is not None:
                 yield found
 
@@ -61,9 +63,14 @@ def _received(state: RoomState, local: LocalParticipant) -> Iterator[float]:
         stats = state.plane.down_stats(wish.down)
         if stats is None:
             continue
-        due = not wish.track.info.muted and wish.forwarder.target[0] >= 0 and not _may_pause(wish.track)
-        missed = _missed_layers(wish)
-        found = state.ledger.judge(wish.down, stats, _weight(wish.receiver), missed_layers=missed, is_due=due)
+        found = state.ledger.judge(
+            wish.down,
+            stats,
+            _weight(wish.receiver),
+            missed_layers=_missed_layers(wish) if wish.track.is_video else 0,
+            is_due=not wish.track.info.muted and wish.forwarder.target[0] >= 0,
+            may_pause=_may_pause(wish.track),
+        )
         if found is not None:
             yield found
 

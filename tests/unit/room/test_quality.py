@@ -3,7 +3,7 @@
 import pytest
 from livekit.protocol import models
 
-from tertulia.sfu.quality import Score, Window, mean_opinion, quality_of, window_score
+from tertulia.sfu.quality import Ledger, Score, Window, mean_opinion, quality_of, window_score
 from tests.unit.room.stage import SILENT_DOWN, SILENT_UP, Stage
 from tests.unit.room.test_layers import watched
 
@@ -88,3 +88,37 @@ def test_silence_of_muted_tracks_is_no_loss() -> None:
     stage.pass_time(30)
     qualities = [u.quality for guest in (ann, ben) for q in guest.all("connection_quality") for u in q.updates]
     assert set(qualities) == {EXCELLENT}
+
+
+def test_sound_is_judged_by_what_comes_and_its_silence_is_no_loss() -> None:
+    stage = Stage()
+    ann, ben = stage.join("ann"), stage.join("ben")
+    ann.publish("mic", "audio")
+    ann.ssrc("5", 50, pt=111)
+    ben.offer()
+
+    def own() -> int:
+        updates = [one for update in ben.all("connection_quality") for one in update.updates]
+        return [one.quality for one in updates if one.participant_sid == ben.sid][-1]
+
+    run(stage, 3, 0.0)
+    assert own() == EXCELLENT
+    run(stage, 3, 0.08)
+    assert own() == POOR
+    run(stage, 8, 0.0)
+    assert own() == EXCELLENT
+    stage.pass_time(30)
+    assert own() == EXCELLENT
+
+
+def test_loss_in_near_silence_matters_less() -> None:
+    def after(packets: int, lost: int, *, may_pause: bool) -> float:
+        ledger, stats = Ledger(), SILENT_DOWN
+        for more, gone in ((250, 0), (250, 0), (packets, lost)):
+            stats = stats._replace(packets=stats.packets + more, lost=stats.lost + gone)
+            score = ledger.judge(1, stats, 8, missed_layers=0, is_due=True, may_pause=may_pause)
+        assert score is not None
+        return score
+
+    assert after(10, 1, may_pause=False) < after(10, 1, may_pause=True) < 100
+    assert after(225, 25, may_pause=True) == pytest.approx(after(225, 25, may_pause=False), abs=4)
