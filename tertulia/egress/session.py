@@ -332,7 +332,7 @@ class Session:
             return
         for error in outlets.failed_for_good:
             self._fail(error, 500)
-        if outlets.manifest is not None:
+        if outlets.manifest is not None and not outlets.failed_for_good:  # where a recording could not go, nor can it
             depot, directory = outlets.manifest
             name = f"{directory}/{self.job.egress_id}.json" if directory else f"{self.job.egress_id}.json"
             stored = await depot.write(name, self._manifest(), "application/json")

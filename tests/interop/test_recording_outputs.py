@@ -282,12 +282,19 @@ async def test_an_object_equals_the_local_file(studio: Studio) -> None:
         assert "canary" not in studio.server.log()
 
 
-async def test_stores_that_refuse(studio: Studio) -> None:
-    """403 for everything: FAILED with words, and the recording stays on the disk."""
+@pytest.mark.parametrize(
+    "answer",
+    [403, 500, pytest.param(None, marks=pytest.mark.long)],
+)
+async def test_stores_that_refuse(studio: Studio, answer: int | None) -> None:
+    """403, 500 or silence for everything: FAILED with words, and the recording stays on the disk."""
+    over = asyncio.Event()
 
     async def refuse(request: web.Request) -> web.Response:
         await request.read()
-        return web.Response(status=403, text="<Error><Code>AccessDenied</Code></Error>", content_type="application/xml")
+        if answer is None:
+            await over.wait()
+        return web.Response(status=answer or 500, text="<Error/>", content_type="application/xml")
 
     app = web.Application(client_max_size=1 << 26)
     app.router.add_route("*", "/{any:.*}", refuse)
@@ -307,7 +314,7 @@ async def test_stores_that_refuse(studio: Studio) -> None:
         await studio.active(begun.egress_id)
         await asyncio.sleep(2)
         await studio.api.egress.stop_egress(api.StopEgressRequest(egress_id=begun.egress_id))
-        info = await studio.ended(begun.egress_id, 60)
+        info = await studio.ended(begun.egress_id, 100)
         assert info.status == FAILED
         assert "canary" not in str(info)
         assert info.error
@@ -319,6 +326,7 @@ async def test_stores_that_refuse(studio: Studio) -> None:
             path.unlink()
             shutil.rmtree(studio.root / ".pending", ignore_errors=True)
     finally:
+        over.set()
         await runner.cleanup()
 
 
