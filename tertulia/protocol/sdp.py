@@ -5,7 +5,6 @@ It checks form and size only; what an offer may contain is the negotiation's bus
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,13 +19,15 @@ MAX_SECTIONS = 512
 MAX_SECTION_LINES = 2_000
 
 _FORBIDDEN = re.compile(r"\r(?!\n)|\0")
+_LINE = re.compile(r"([a-z])=(.*)")
+_LINES = re.compile(rf"[a-z]=.{{0,{MAX_LINE_CHARS - 2}}}(?:\n[a-z]=.{{0,{MAX_LINE_CHARS - 2}}})*")
 _MEDIA = re.compile(r"(\S+) (\d{1,5})(?:/(\d{1,5}))? (\S+)((?: \S+)*) *")
 _TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-~]+")
 """RFC 8866 9: `token`."""
 
 
 class Line(NamedTuple):
-    """`kind=value`, as in `a=mid:0`."""
+    """`kind=value`, as in `a=mid:0`. A pair in every way: `parse` makes plain ones, at a tenth of the price."""
 
     kind: str
     value: str
@@ -36,7 +37,7 @@ class Line(NamedTuple):
 class Block:
     """Consecutive lines: the session part, or what follows an `m=` line."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[tuple[str, str]] = field(default_factory=list)
 
     def values(self, name: str) -> list[str]:
         """Values of all `a=name:value` lines in order; a property attribute `a=name` has the value ''."""
@@ -100,20 +101,21 @@ def parse(text: str) -> Description:
     if len(text) > MAX_SDP_BYTES:
         raise PeerError(f"SDP is longer than {MAX_SDP_BYTES} bytes")
     lines = _lines(text)
-    if next(lines, None) != ("v", "0"):
+    if not lines or lines[0] != ("v", "0"):
         raise PeerError("SDP does not begin with v=0")
-    description = Description([Line("v", "0")])
-    block: Block = description
+    description = Description()
+    here, full = description.lines, MAX_SECTION_LINES
     for line in lines:
-        if line.kind == "m":
+        if line[0] == "m":
             if len(description.sections) >= MAX_SECTIONS:
                 raise PeerError(f"SDP has more than {MAX_SECTIONS} sections")
-            block = _section(line.value)
-            description.sections.append(block)
+            section = _section(line[1])
+            description.sections.append(section)
+            here = section.lines
+        elif len(here) >= full:
+            raise PeerError(f"an SDP section has more than {MAX_SECTION_LINES} lines")
         else:
-            if len(block.lines) >= MAX_SECTION_LINES:
-                raise PeerError(f"an SDP section has more than {MAX_SECTION_LINES} lines")
-            block.lines.append(line)
+            here.append(line)
     return description
 
 
@@ -133,21 +135,25 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
-def _lines(text: str) -> Iterator[Line]:
+def _lines(text: str) -> list[tuple[str, str]]:
     """Bare line feeds are accepted (RFC 8866 5), and empty lines at the end; a bare carriage return ends no line."""
     if _FORBIDDEN.search(text):
         raise PeerError("SDP contains a carriage return without a line feed, or a zero byte")
-    raw = text.replace("\r\n", "\n").split("\n", MAX_LINES)
-    if len(raw) > MAX_LINES:
+    text = text.replace("\r\n", "\n").rstrip("\n")
+    if text.count("\n") >= MAX_LINES:
         raise PeerError(f"SDP has more than {MAX_LINES} lines")
-    while raw and not raw[-1]:
-        raw.pop()
-    for number, line in enumerate(raw, 1):
+    if text and not _LINES.fullmatch(text):
+        raise PeerError(_complaint(text))
+    return _LINE.findall(text)
+
+
+def _complaint(text: str) -> str:
+    for number, line in enumerate(text.split("\n"), 1):
         if len(line) > MAX_LINE_CHARS:
-            raise PeerError(f"SDP line {number} is longer than {MAX_LINE_CHARS} characters")
-        if line[1:2] != "=" or not "a" <= line[0] <= "z":
-            raise PeerError(f"SDP line {number} is not of the form x=value")
-        yield Line(line[0], line[2:])
+            return f"SDP line {number} is longer than {MAX_LINE_CHARS} characters"
+        if not _LINE.fullmatch(line):
+            return f"SDP line {number} is not of the form x=value"
+    raise AssertionError("nothing is wrong with these lines")
 
 
 def _section(value: str) -> Section:

@@ -66,9 +66,8 @@ def accept(extmaps: Iterable[ExtMap], settled: dict[Extension, int]) -> tuple[Ex
         extension = BY_URI.get(extmap.uri)
         if extension is None or extmap.id > MAX_EXTENSION_ID or extmap.direction == "inactive":
             continue
-        if settled.get(extension, extmap.id) != extmap.id:
-            continue
-        if any(number == extmap.id and other is not extension for other, number in settled.items()):
+        known = settled.get(extension)
+        if extmap.id != known if known is not None else extmap.id in settled.values():
             continue
         if any(one.uri == extmap.uri for one in taken):
             continue

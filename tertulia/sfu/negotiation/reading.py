@@ -7,6 +7,7 @@ RFC 8842 (DTLS), RFC 8841 (SCTP). Candidates are not read: an ICE-lite agent lea
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tertulia.protocol import sdp
 from tertulia.protocol.errors import PeerError
@@ -159,7 +160,7 @@ def _section(
     stream_id, cid = _msid(one)
     ssrcs, rtx_ssrcs = _sources(one)
     if usable and kind is not None:
-        extmaps = extensions.accept(parse_extmaps([*session.get("extmap", ()), *one.get("extmap", ())]), settled)
+        extmaps = extensions.accept(_extmaps((*session.get("extmap", ()), *one.get("extmap", ()))), settled)
     return SectionRead(
         mid=mid,
         kind=kind,
@@ -178,6 +179,12 @@ def _section(
         rtx_ssrcs=rtx_ssrcs,
         reduced_size="rtcp-rsize" in one,
     )
+
+
+@lru_cache(maxsize=256)
+def _extmaps(lines: tuple[str, ...]) -> tuple[ExtMap, ...]:
+    """Remembered, as the payloads are: the sections of one offer say the same."""
+    return tuple(parse_extmaps(lines))
 
 
 def _direction(one: Attributes, session: Attributes) -> str:

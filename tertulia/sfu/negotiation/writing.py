@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tertulia.protocol.sdp import Description, Line, Section, build
 from tertulia.protocol.sdp_attributes import ExtMap
@@ -80,14 +81,14 @@ def build_description(
         description.add("extmap-allow-mixed")
     description.add("msid-semantic", "WMS *")
     description.add("ice-lite")
-    with_candidates = True
+    transport, candidates = _transport_lines(local, setup), _candidate_lines(local)
     for section in sections:
         if isinstance(section, RefusedSection):
             description.sections.append(_refused(section))
             continue
         lines = _media(section) if isinstance(section, MediaSection) else _data(section)
-        _add_transport(lines, local, setup, with_candidates)
-        with_candidates = False
+        lines.lines += transport + candidates
+        candidates = []
         description.sections.append(lines)
     return build(description)
 
@@ -124,7 +125,7 @@ def _media(section: MediaSection) -> Section:
     for extmap in section.extmaps:
         lines.add("extmap", f"{extmap.id} {extmap.uri}")
     for payload in section.payloads:
-        _add_payload(lines, payload)
+        lines.lines += _payload_lines(payload)
     for rid in section.rids:
         lines.add("rid", f"{rid} recv")
     if len(section.rids) > 1:
@@ -134,18 +135,20 @@ def _media(section: MediaSection) -> Section:
     return lines
 
 
-def _add_payload(lines: Section, payload: Payload) -> None:
+@lru_cache(maxsize=256)
+def _payload_lines(payload: Payload) -> tuple[Line, ...]:
+    """Remembered: every section of every client of one make has the same."""
     pt, name = payload.pt, payload.mime_type.partition("/")[2]
     # RFC 8866 6.6: one channel is not written, opus is always /2 (RFC 7587 7)
     channels = f"/{payload.channels}" if payload.channels > 1 else ""
-    lines.add("rtpmap", f"{pt} {name}/{payload.clock_hz}{channels}")
-    for item in payload.feedback:
-        lines.add("rtcp-fb", f"{pt} {item}")
+    found = [f"rtpmap:{pt} {name}/{payload.clock_hz}{channels}"]
+    found += [f"rtcp-fb:{pt} {item}" for item in payload.feedback]
     if payload.fmtp:
-        lines.add("fmtp", f"{pt} {payload.fmtp}")
+        found.append(f"fmtp:{pt} {payload.fmtp}")
     if payload.rtx_pt:
-        lines.add("rtpmap", f"{payload.rtx_pt} rtx/{payload.clock_hz}")
-        lines.add("fmtp", f"{payload.rtx_pt} apt={pt}")
+        found.append(f"rtpmap:{payload.rtx_pt} rtx/{payload.clock_hz}")
+        found.append(f"fmtp:{payload.rtx_pt} apt={pt}")
+    return tuple(Line("a", text) for text in found)
 
 
 def _add_sender(lines: Section, sender: Sender) -> None:
@@ -160,12 +163,15 @@ def _add_sender(lines: Section, sender: Sender) -> None:
         lines.add("ssrc", f"{ssrc} msid:{msid}")
 
 
-def _add_transport(lines: Section, local: LocalParameters, setup: str, with_candidates: bool) -> None:
-    lines.add("ice-ufrag", local.ufrag)
-    lines.add("ice-pwd", local.pwd)
-    lines.add("fingerprint", f"{local.fingerprint_algorithm} {local.fingerprint}")
-    lines.add("setup", setup)
-    if with_candidates:
-        for candidate in local.candidates:
-            lines.add("candidate", candidate)
-        lines.add("end-of-candidates")
+def _transport_lines(local: LocalParameters, setup: str) -> list[Line]:
+    found = (
+        f"ice-ufrag:{local.ufrag}",
+        f"ice-pwd:{local.pwd}",
+        f"fingerprint:{local.fingerprint_algorithm} {local.fingerprint}",
+        f"setup:{setup}",
+    )
+    return [Line("a", text) for text in found]
+
+
+def _candidate_lines(local: LocalParameters) -> list[Line]:
+    return [*(Line("a", f"candidate:{candidate}") for candidate in local.candidates), Line("a", "end-of-candidates")]

@@ -41,7 +41,7 @@ def test_recorded_clients_are_answered_in_their_order(client: str) -> None:
         offered, said = parse(text), parse(answer.sdp)
         assert [s.value("mid") for s in said.sections] == [s.value("mid") for s in offered.sections]
         assert [s.kind for s in said.sections] == [s.kind for s in offered.sections]
-        versions.append(int(said.lines[1].value.split()[2]))
+        versions.append(int(said.lines[1][1].split()[2]))
         assert answer.has_data
     assert versions == sorted(set(versions))
     published = {one.kind: one for one in answer.published}

@@ -24,13 +24,14 @@ def answer_to(text: str, *, without: str = "", refuse: str = "") -> str:
     for section in description.sections:
         mid = section.value("mid")
         kept = []
-        for line in section.lines:
-            name = line.value.partition(":")[0]
+        for kind, value in section.lines:
+            name = value.partition(":")[0]
+            line = (kind, value)
             if name in ("sendonly",):
                 line = sdp.Line("a", "recvonly")
             if name in ("msid", "ssrc", "ssrc-group", "candidate", "end-of-candidates", "ice-ufrag", "ice-pwd"):
                 continue
-            if name in ("fingerprint", "setup") or (without and f" {without}/" in line.value):
+            if name in ("fingerprint", "setup") or (without and f" {without}/" in value):
                 continue
             kept.append(line)
         section.lines = kept
@@ -40,7 +41,7 @@ def answer_to(text: str, *, without: str = "", refuse: str = "") -> str:
             mids.append(mid)
         for line in TRANSPORT.replace("actpass", "active").split("\r\n")[:-1]:
             section.lines.append(sdp.Line("a", line[2:]))
-    description.lines = [one for one in description.lines if not one.value.startswith(("group", "ice-lite"))]
+    description.lines = [one for one in description.lines if not one[1].startswith(("group", "ice-lite"))]
     description.add("group", " ".join(["BUNDLE", *map(str, mids)]))
     return sdp.build(description)
 
@@ -162,7 +163,7 @@ def test_an_abandoned_offer_is_made_again() -> None:
     one.send(audio("b"))
     second = one.offer(LOCAL)
     assert second.mid_to_track_id == {"1": "TR_Aa", "2": "TR_Ab"}
-    version = [int(sdp.parse(offer.sdp).lines[1].value.split()[2]) for offer in (first, second)]
+    version = [int(sdp.parse(offer.sdp).lines[1][1].split()[2]) for offer in (first, second)]
     assert version[0] < version[1]
     assert len(one.accept(answer_to(second.sdp)).down) == 2
 
