@@ -5,13 +5,13 @@ The counterpart of `tertulia.protocol.token`, which reads them. Time is given as
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import json_format
 from livekit.protocol import models
 
-from tertulia.protocol.token import Claims, VideoGrant, camel, jws
+from tertulia.protocol.token import GRANTS, Claims, VideoGrant, sign
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 3.2: a key at least as long as the hash."""
@@ -49,7 +49,7 @@ def build_token(claims: Claims, secret: str, *, now_s: int, lifetime_s: int, not
         payload["roomConfig"] = json_format.MessageToDict(claims.room_config)
     valid_from_s = now_s if not_before_s is None else not_before_s
     payload.update(iss=claims.api_key, sub=claims.identity, nbf=valid_from_s, exp=now_s + lifetime_s)
-    return jws.encode(json.dumps(payload, separators=(",", ":")).encode(), secret, algorithm="HS256")
+    return sign(json.dumps(payload, separators=(",", ":")).encode(), secret)
 
 
 _OWN_CLAIMS = frozenset(
@@ -109,8 +109,8 @@ _UNSET_GRANT = VideoGrant()
 def _video_claim(grant: VideoGrant) -> dict[str, Any]:
     """Only what is set; False of a tri-state grant is a statement and stays."""
     claim: dict[str, Any] = {}
-    for spec in fields(VideoGrant):
-        value = getattr(grant, spec.name)
-        if value != getattr(_UNSET_GRANT, spec.name):
-            claim[camel(spec.name)] = list(value) if isinstance(value, tuple) else value
+    for name, written in GRANTS:
+        value = getattr(grant, name)
+        if value != getattr(_UNSET_GRANT, name):
+            claim[written] = list(value) if isinstance(value, tuple) else value
     return claim

@@ -7,6 +7,7 @@ with `exp` (RFC 7519 4.1.4) is accepted.
 
 import base64
 import binascii
+import hmac
 import json
 import math
 import unicodedata
@@ -118,7 +119,11 @@ def _signer() -> jwt.PyJWS:
     return signer
 
 
-jws = _signer()
+_jws = _signer()
+HEADER = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
+"""{"alg":"HS256","typ":"JWT"}, in base64url."""
+_USUAL_HEADERS = frozenset({HEADER, "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9"})
+"""The two orders of its members."""
 
 # ------------------------------------------------------------------------------------------- parse
 
@@ -167,9 +172,28 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return claims
 
 
+def sign(payload: bytes, secret: str) -> str:
+    """A token with this payload (RFC 7515 3.1)."""
+    signed = f"{HEADER}.{_base64url(payload)}"
+    return f"{signed}.{_signature(signed, secret)}"
+
+
+def _signature(signed: str, secret: str) -> str:
+    return _base64url(hmac.digest(secret.encode(), signed.encode(), "sha256"))
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 def _verify_signature(token: str, secret: str, api_key: str) -> None:
+    """Tokens with one of the usual headers are compared here; every other one, and every refusal, is the library's."""
+    signed, _, signature = token.rpartition(".")
+    header = signed.partition(".")[0]
+    if header in _USUAL_HEADERS and signature.isascii() and hmac.compare_digest(_signature(signed, secret), signature):
+        return
     try:
-        jws.decode_complete(token, secret, algorithms=["HS256"])
+        _jws.decode_complete(token, secret, algorithms=["HS256"])
     except jwt.InvalidAlgorithmError:
         raise TokenError("algorithm", "the token must be signed with HS256") from None
     except jwt.InvalidSignatureError:
@@ -236,6 +260,8 @@ def check_name(what: str, name: str) -> None:
     """An identity or a room name that can be shown, logged and compared; raises TokenError."""
     if len(name) > MAX_IDENTITY_CHARS:
         raise TokenError("malformed", f"the {what} is longer than {MAX_IDENTITY_CHARS} characters")
+    if name.isascii() and name.isprintable():
+        return
     if any(unicodedata.category(char) == "Cc" or unicodedata.bidirectional(char) in _BIDI_CONTROLS for char in name):
         raise TokenError("malformed", f"the {what} contains control characters")
 
@@ -296,6 +322,8 @@ def camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
+GRANTS = tuple((spec.name, camel(spec.name)) for spec in fields(VideoGrant))
+"""Each grant as we call it and as the claim does."""
 _TEXT_GRANTS = frozenset({"room", "destination_room"})
 
 
@@ -306,16 +334,16 @@ def _video(payload: Mapping[str, Any]) -> VideoGrant | None:
     if not isinstance(claim, dict):
         raise TokenError("malformed", "the claim `video` must be an object")
     grants: dict[str, Any] = {}
-    for spec in fields(VideoGrant):
-        name = camel(spec.name)
-        if claim.get(name) is None:
+    for grant, name in GRANTS:
+        value = claim.get(name)
+        if value is None:
             continue
-        if spec.name == "can_publish_sources":
-            grants[spec.name] = _texts(claim, name)
-        elif spec.name in _TEXT_GRANTS:
-            grants[spec.name] = _text(claim, name)
-        elif isinstance(claim[name], bool):
-            grants[spec.name] = claim[name]
+        if grant == "can_publish_sources":
+            grants[grant] = _texts(claim, name)
+        elif grant in _TEXT_GRANTS:
+            grants[grant] = _text(claim, name)
+        elif isinstance(value, bool):
+            grants[grant] = value
         else:
             raise TokenError("malformed", f"the grant `video.{name}` must be true or false")
     check_name("room name", grants.get("room", ""))

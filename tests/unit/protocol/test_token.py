@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import hmac
 import json
 import time
 from typing import Any
@@ -169,6 +170,20 @@ PAYLOAD = {"iss": KEY, "sub": "a", "exp": NOW + 600, "video": {"roomJoin": True}
 def test_forged_headers(header: Any, reason: str) -> None:
     for signature in ("", segment(b"x" * 32)):
         assert refusal(f"{segment(header)}.{segment(PAYLOAD)}.{signature}")[0] == reason
+
+
+@pytest.mark.parametrize("header", [{"alg": "HS256", "typ": "JWT"}, {"typ": "JWT", "alg": "HS256"}, {"alg": "HS256"}])
+def test_every_order_of_the_header(header: dict[str, str]) -> None:
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part, separators=(",", ":")).encode()).rstrip(b"=")
+        for part in (header, {"iss": KEY, "sub": "ada", "exp": NOW + 600})
+    ]
+    signed = b".".join(parts)
+    mac = hmac.digest(SECRET.encode(), signed, "sha256")
+    token = (signed + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")).decode()
+    assert parse_token(token, {KEY: SECRET}, NOW).identity == "ada"
+    wrong = token[:-5] + ("A" if token[-5] != "A" else "B") + token[-4:]
+    assert refusal(wrong)[0] == "signature"
 
 
 def test_other_algorithms_with_the_right_secret() -> None:
