@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import json_format
 from livekit.protocol import models
 
-from tertulia.protocol.token import GRANTS, Claims, VideoGrant, sign
+from tertulia.protocol.token import GRANTS, Claims, VideoGrant, jws
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 3.2: a key at least as long as the hash."""
@@ -49,7 +49,7 @@ def build_token(claims: Claims, secret: str, *, now_s: int, lifetime_s: int, not
         payload["roomConfig"] = json_format.MessageToDict(claims.room_config)
     valid_from_s = now_s if not_before_s is None else not_before_s
     payload.update(iss=claims.api_key, sub=claims.identity, nbf=valid_from_s, exp=now_s + lifetime_s)
-    return sign(json.dumps(payload, separators=(",", ":")).encode(), secret)
+    return jws.encode(json.dumps(payload, separators=(",", ":")).encode(), secret, algorithm="HS256")
 
 
 _OWN_CLAIMS = frozenset(

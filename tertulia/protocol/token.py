@@ -7,7 +7,6 @@ with `exp` (RFC 7519 4.1.4) is accepted.
 
 import base64
 import binascii
-import hmac
 import json
 import math
 import unicodedata
@@ -119,11 +118,7 @@ def _signer() -> jwt.PyJWS:
     return signer
 
 
-_jws = _signer()
-HEADER = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
-"""{"alg":"HS256","typ":"JWT"}, in base64url."""
-_USUAL_HEADERS = frozenset({HEADER, "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9"})
-"""The two orders of its members."""
+jws = _signer()
 
 # ------------------------------------------------------------------------------------------- parse
 
@@ -172,28 +167,9 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return claims
 
 
-def sign(payload: bytes, secret: str) -> str:
-    """A token with this payload (RFC 7515 3.1)."""
-    signed = f"{HEADER}.{_base64url(payload)}"
-    return f"{signed}.{_signature(signed, secret)}"
-
-
-def _signature(signed: str, secret: str) -> str:
-    return _base64url(hmac.digest(secret.encode(), signed.encode(), "sha256"))
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def _verify_signature(token: str, secret: str, api_key: str) -> None:
-    """Tokens with one of the usual headers are compared here; every other one, and every refusal, is the library's."""
-    signed, _, signature = token.rpartition(".")
-    header = signed.partition(".")[0]
-    if header in _USUAL_HEADERS and signature.isascii() and hmac.compare_digest(_signature(signed, secret), signature):
-        return
     try:
-        _jws.decode_complete(token, secret, algorithms=["HS256"])
+        jws.decode_complete(token, secret, algorithms=["HS256"])
     except jwt.InvalidAlgorithmError:
         raise TokenError("algorithm", "the token must be signed with HS256") from None
     except jwt.InvalidSignatureError:
