@@ -1,6 +1,7 @@
 """`tertulia egress start|list|stop`: record and stream rooms of a running server, through its API like any client."""
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,8 +48,10 @@ def egress(ctx: click.Context, url: str | None, api_key: str | None, api_secret:
     if url and api_key and api_secret:
         ctx.meta["server"] = Server(url, api_key, api_secret)
         return
-    config = ctx.ensure_object(Options).load().config
-    key = api_key or next(iter(config.keys))
+    config = ctx.ensure_object(Options).load(keyless=True).config
+    key = api_key or next(iter(config.keys), None)
+    if key is None:
+        raise click.UsageError("no API key: add --dev, --config FILE, or --api-key with --api-secret")
     secret = api_secret or config.keys.get(key)
     if secret is None:
         raise click.UsageError(f"no secret for the API key {key!r}: give --api-secret")
@@ -73,6 +76,10 @@ def start(ctx: click.Context, /, kind: str, request_file: Path | None, **given: 
     """Start an egress from options, or from REQUEST_FILE: the request as JSON, as `lk egress start` takes it."""
     method, message = TYPES[kind]
     request = _request(message, request_file, given)
+    if request_file is None and kind != "web" and not given["room"]:
+        raise click.UsageError("which room? --room NAME")
+    if request_file is None and not (given["files"] or given["streams"] or given["segments"]):
+        raise click.UsageError("where to? --file PATH, --stream URL or --segments PREFIX")
     _print([_call(ctx.meta["server"], method, request, "EgressInfo", room=getattr(request, "room_name", ""))])
 
 
@@ -184,11 +191,23 @@ async def _post(server: Server, method: str, body: bytes, room: str) -> bytes:
         ):
             content = await answer.read()
             status = answer.status
+    except aiohttp.InvalidURL:
+        raise click.UsageError(f"{base} is not a URL such as https://calls.example.org") from None
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise click.ClickException(f"{base} does not answer ({type(error).__name__}); is the server running?") from None
+        raise click.ClickException(f"{base} does not answer ({_reason(error)}); is the server running?") from None
     if status != 200:
         raise click.ClickException(_twirp_words(status, content))
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, in the system's words where it has some."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, TimeoutError):
+        return f"no answer within {TIMEOUT_S} s"
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return getattr(cause, "strerror", None) or type(cause).__name__
 
 
 def _twirp_words(status: int, content: bytes) -> str:
@@ -198,7 +217,7 @@ def _twirp_words(status: int, content: bytes) -> str:
         error = json.loads(content)
         return f"{error['msg']} ({error['code']})"
     except (ValueError, KeyError, TypeError):
-        return f"the server answered {status}: {content[:200].decode(errors='replace').strip()}"
+        return f"this is no Tertulia, or something before it refused: status {status}"
 
 
 def _print(items: Sequence[Any]) -> None:

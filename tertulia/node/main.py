@@ -8,7 +8,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -30,7 +30,8 @@ COMMANDS = {
 }
 """Name -> (where it is, one line of help): the help needs no import."""
 
-_DOTTED = re.compile(r"--([a-z_]+(?:\.[a-z_0-9]+)+)(?:=(.*))?", re.DOTALL)
+_DOTTED = re.compile(r"--([a-z_]+(?:\.[a-z_0-9]+)+|[a-z]+(?:_[a-z]+)+)(?:=(.*))?", re.DOTALL)
+"""Keys with a dot or an underscore; options of commands have neither."""
 
 
 @dataclass(slots=True)
@@ -43,14 +44,13 @@ class Options:
     strict: bool = True
     flags: "list[Flag]" = field(default_factory=list)
 
-    def load(self) -> "Loaded":
-        """The configuration, or every problem on stderr and exit status 2."""
+    def load(self, *, keyless: bool = False) -> "Loaded":
+        """The configuration, or every problem on stderr and exit status 2; `keyless`: API keys may be missing."""
         from tertulia.node.config_read import ConfigError, Sources, load
 
         try:
-            return load(
-                Sources(file=self.file, body=self.body, flags=tuple(self.flags), dev=self.dev, strict=self.strict)
-            )
+            sources = Sources(file=self.file, body=self.body, flags=tuple(self.flags), dev=self.dev)
+            return load(replace(sources, strict=self.strict, keyless=keyless))
         except ConfigError as error:
             click.echo(f"tertulia: {error}; nothing was started", err=True)
             for line in error.lines():
@@ -93,7 +93,7 @@ class LazyGroup(click.Group):
 
 
 def pull_dotted(args: Sequence[str], flags: "list[Flag]") -> list[str]:
-    """Take every `--section.key[=]value` out of the arguments; the rest is click's."""
+    """Take every `--section.key[=]value` and `--top_key[=]value` out of the arguments; the rest is click's."""
     if not any(_DOTTED.fullmatch(arg) for arg in args):
         return list(args)
     from tertulia.node.config import Config
@@ -105,7 +105,7 @@ def pull_dotted(args: Sequence[str], flags: "list[Flag]") -> list[str]:
     waiting = iter(args)
     for arg in waiting:
         match = _DOTTED.fullmatch(arg)
-        if match is None:
+        if match is None or ("." not in match[1] and (match[1],) not in known):
             rest.append(arg)
             continue
         path, value = match[1], match[2]

@@ -3,13 +3,18 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from livekit import api
+from livekit.rtc import ConnectError as RtcError
+from livekit.rtc import Room
 
+from tertulia.protocol.signing import build_token
+from tertulia.protocol.token import Claims, VideoGrant
 from tests.interop.conftest import Tab
 from tests.interop.live import KEY, ROOT, SECRET, token
 from tests.interop.sdk import SdkClient
@@ -85,6 +90,26 @@ async def test_egress_on_the_command_line(studio: Studio, tmp_path: Path) -> Non
     assert "Traceback" not in err
     at = play(tmp_path / "cam.webm")
     assert near(at.colour_at(at.flashes(160, 90)[0] + 0.5, 160, 90), RED)
+
+
+async def test_tokens_and_keys_that_do_not_open_say_why(studio: Studio) -> None:
+    """On the command line as in a client: one line, and what to do."""
+    claims = Claims(KEY, "ada", video=VideoGrant(room_join=True, room=studio.room))
+    expired = build_token(claims, SECRET, now_s=int(time.time()) - 8_000, lifetime_s=100)
+    with pytest.raises(RtcError, match=r"the token expired 7\d{3} s ago"):
+        await Room().connect(studio.server.url.replace("http", "ws"), expired)
+    for key, secret, expected in (
+        ("APInobody", SECRET, "invalid API key: 'APInobody'; is the token meant for another server?"),
+        (KEY, "x" * 40, f"the token was not signed with the secret of '{KEY}'"),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tertulia", "egress", "--url", studio.server.url, "--api-key", key),
+            *("--api-secret", secret, "list"), cwd=ROOT, stdout=-1, stderr=-1,
+        )  # fmt: skip
+        out, err = await asyncio.wait_for(process.communicate(), 40)
+        assert (process.returncode, out, len(err.splitlines())) == (1, b"", 1)
+        assert expected in err.decode()
+        assert secret not in err.decode()
 
 
 async def test_health_and_metrics(studio: Studio, make_tab: MakeTab, make_sdk: MakeSdk) -> None:
