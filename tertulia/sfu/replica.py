@@ -13,6 +13,7 @@ from livekit.protocol import models, rtc
 from tertulia.protocol import bus
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.ids import NodeId
+from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu import data_tracks, leaving, publishing, replica_data, replication, subscribing
 from tertulia.sfu.data import DataTrack
 from tertulia.sfu.participant import Participant
@@ -21,6 +22,8 @@ from tertulia.sfu.replicas import Elsewhere
 from tertulia.sfu.state import RoomState
 
 Reason = models.DisconnectReason
+HEAR_FIRST_NS, LOOK_NS = 2 * SECOND, 20 * MILLISECOND
+"""Back after we were gone, we wait so long for other nodes to tell their members, and look so often."""
 
 
 def heard(state: RoomState, node: NodeId, message: bytes) -> None:
@@ -163,13 +166,27 @@ def _goodbye(state: RoomState, node: NodeId, word: bus.Goodbye) -> None:
 
 
 def _stale(state: RoomState, node: NodeId, word: bus.Stale) -> None:
-    """We were gone for them: our members come anew, so that no roster keeps half of them."""
+    """We were gone for them: our members come anew, so that no roster keeps half of them.
+
+    First we hear who is there. A member whose identity came back elsewhere meanwhile leaves for good: sent to reconnect
+    it would displace the one who came after it.
+    """
     if word.instance != state.replicas.instance:
         return
     state.counters["replication_was_gone"] += 1
-    for local in state.local_members():
-        state.condemn(local.who, Reason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
     replication.renew(state)
+    _send_back(state, [local.who.sid for local in state.local_members()], state.after(HEAR_FIRST_NS))
+
+
+def _send_back(state: RoomState, sids: list[str], latest: Nanos) -> None:
+    """These members, when all other nodes have told theirs, or it is late."""
+    if state.now < latest and not replication.is_complete(state):
+        state.agenda.at(state.after(LOOK_NS), lambda: _send_back(state, sids, latest))
+        return
+    for sid in sids:
+        who = state.members.get(sid)
+        if who is not None and who.local is not None:
+            state.condemn(who, Reason.STATE_MISMATCH, rtc.LeaveRequest.RECONNECT)
 
 
 def _ended(state: RoomState, node: NodeId, word: bus.Ended) -> None:

@@ -35,14 +35,24 @@ def token(room: str, identity: str, **grants: Any) -> str:
 class LiveServer:
     """`tertulia serve` with a configuration of our own."""
 
-    def __init__(self, extra: str = "", environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        extra: str = "",
+        environment: dict[str, str] | None = None,
+        host: str = "127.0.0.1",
+        interface: str = "lo",
+        inside: tuple[str, ...] = (),
+    ) -> None:
+        """`inside`: a command before ours that puts it somewhere, as `ip netns exec there`."""
+        self.host = host
+        self._inside = inside
         self.port = free_port()
         self.udp_port = free_port(socket.SOCK_DGRAM)
         self.tcp_port = free_port()
         self.config = (
-            f"port: {self.port}\nbind_addresses: ['127.0.0.1']\nkeys:\n  {KEY}: {SECRET}\n"
+            f"port: {self.port}\nbind_addresses: ['{host}']\nkeys:\n  {KEY}: {SECRET}\n"
             f"rtc:\n  udp_port: {self.udp_port}\n  tcp_port: {self.tcp_port}\n  enable_loopback_candidate: true\n"
-            "  interfaces:\n    includes: ['lo']\n" + extra
+            f"  interfaces:\n    includes: ['{interface}']\n" + extra
         )
         self._environment = {**os.environ, **(environment or {})}
         self.process: asyncio.subprocess.Process | None = None
@@ -50,11 +60,11 @@ class LiveServer:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"ws://{self.host}:{self.port}"
 
     @property
     def http(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -67,7 +77,7 @@ class LiveServer:
     async def start(self) -> "LiveServer":
         with self.log_path.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tertulia", "serve", "--config-body", self.config,
+                *self._inside, sys.executable, "-m", "tertulia", "serve", "--config-body", self.config,
                 cwd=ROOT, stdout=log, stderr=log, env=self._environment,
             )  # fmt: skip
         async with asyncio.timeout(30):

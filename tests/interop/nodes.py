@@ -33,9 +33,14 @@ async def readyz(text: str, *nodes: LiveServer) -> bool:
 class LiveRedis:
     """A redis-server of our own that can be stopped and started again on its port."""
 
-    def __init__(self, folder: Path, *options: str, config: Path | None = None) -> None:
-        """With a configuration file of its own it is a Sentinel."""
+    def __init__(
+        self, folder: Path, *options: str, config: Path | None = None, host: str = "127.0.0.1",
+        inside: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        """With a configuration file of its own it is a Sentinel; `inside` as with `LiveServer`."""
         self.port = free_port()
+        self._host = host
+        self._inside = inside
         self._folder = folder
         self._head = () if config is None else (str(config),)
         self._options = ("--save", "", "--appendonly", "no", *options) if config is None else ("--sentinel",)
@@ -45,14 +50,14 @@ class LiveRedis:
         program = shutil.which("redis-server")
         assert program, "redis-server is missing: `make test` installs it"
         self._process = await asyncio.create_subprocess_exec(
-            program, *self._head, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder),
-            *self._options, stdout=asyncio.subprocess.DEVNULL,
+            *self._inside, program, *self._head, "--port", str(self.port), "--bind", self._host,
+            "--dir", str(self._folder), *self._options, stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         await soon(self._answers)
 
     async def _answers(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self._host, self.port)) == 0
 
     def send(self, what: signal.Signals) -> None:
         assert self._process is not None
@@ -113,6 +118,16 @@ async def rosters_agree(*nodes: LiveServer, names: str) -> bool:
     """Every node lists exactly these people, each with the same sid."""
     lists = [await roster(node) for node in nodes]
     return sorted(lists[0]) == names.split() and all(one == lists[0] for one in lists)
+
+
+async def outcome(call: Any, within_s: float) -> str:
+    """`ok` or the error's code; TimeoutError if there is no answer."""
+    async with asyncio.timeout(within_s):
+        try:
+            await call
+        except api.TwirpError as error:
+            return error.code
+        return "ok"
 
 
 class Balancer:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -24,6 +23,7 @@ from tests.interop.nodes import (
     a_call,
     data_crosses,
     gets,
+    outcome,
     readyz,
     room_api,
     roster,
@@ -33,16 +33,6 @@ from tests.interop.nodes import (
 )  # fmt: skip
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
-
-
-async def outcome(call: Any, within_s: float) -> str:
-    """`ok` or the error's code; TimeoutError if there is no answer."""
-    async with asyncio.timeout(within_s):
-        try:
-            await call
-        except api.TwirpError as error:
-            return error.code
-        return "ok"
 
 
 async def test_redis_pauses(redis: LiveRedis, make_node: MakeNode, make_sdk: MakeSdk) -> None:
