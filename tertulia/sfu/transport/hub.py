@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
-import secrets
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ import structlog
 from tertulia.protocol import stun
 from tertulia.protocol.errors import PeerError, RequestError
 from tertulia.protocol.ids import ALPHABET, TransportId
-from tertulia.protocol.machine import Nanos
+from tertulia.protocol.machine import MILLISECOND, Nanos
 from tertulia.sfu.plane.api import Address, Datagram, LivePlane, Outgoing, TransportSilent
 from tertulia.sfu.transport.api import LocalParameters, RemoteParameters, TransportEvent
 from tertulia.sfu.transport.channels import ChannelOptions
@@ -341,7 +341,9 @@ class TransportHub:
             self._timer.cancel()
         self._timer, self._timer_due = None, due
         if due is not None:
-            self._timer = self._loop.call_later(max(0, due - monotonic()) / 1e9, self._expired)
+            # Rounded up: the loop counts milliseconds, and what comes early would spin until its moment is here.
+            delay_ms = max(0, -((monotonic() - due) // MILLISECOND))
+            self._timer = self._loop.call_later(delay_ms / 1000, self._expired)
 
     def _expired(self) -> None:
         self._timer = self._timer_due = None
@@ -384,4 +386,9 @@ def monotonic() -> Nanos:
 
 
 def _secret(length: int) -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    """Digits of one large random number: 64 bits more than are needed leave no bias worth the name."""
+    number, letters = int.from_bytes(os.urandom(length + 8), "big"), []
+    for _ in range(length):
+        number, digit = divmod(number, len(ALPHABET))
+        letters.append(ALPHABET[digit])
+    return "".join(letters)

@@ -250,6 +250,7 @@ class PeerTransport:
     # what they found ----------------------------------------------------------------------------
 
     def _drain(self, now: Nanos) -> None:
+        proven: Path | None = None
         while (output := self.ice.poll()) is not None:
             match output:
                 case Reply(path, data):
@@ -257,8 +258,9 @@ class PeerTransport:
                 case PathProven(path):
                     self._proven(now)
                     self._allow(path)
+                    proven = path
                 case PathSelected(path):
-                    self._select(now, path)
+                    self._select(now, path, is_allowed=path == proven)
                 case PathDropped(path):
                     if isinstance(path, TcpPath):
                         self._drop_path(path)
@@ -298,13 +300,14 @@ class PeerTransport:
     def _allow(self, path: Path) -> None:
         if isinstance(path, Address):
             selected = self.ice.selected
-            if isinstance(selected, Address):
+            if isinstance(selected, Address) and selected != path:
                 self._plane.allow(self.transport, selected)  # the youngest again, so that it never is the one to go
             self._plane.allow(self.transport, path)
 
-    def _select(self, now: Nanos, path: Path) -> None:
+    def _select(self, now: Nanos, path: Path, *, is_allowed: bool) -> None:
         if isinstance(path, Address):
-            self._plane.allow(self.transport, path)
+            if not is_allowed:
+                self._plane.allow(self.transport, path)
             self._plane.select(self.transport, path)
         else:
             self._plane.select(self.transport, None)
