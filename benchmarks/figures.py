@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 DRAWN = ("subscribers", "publishers")
 """Of these the plots are kept."""
-BUDGETS = "budgets"
+BUDGETS, PROFILE = "budgets", "profile"
 
 
 def block(page: str, name: str, text: str) -> str:
@@ -86,16 +87,30 @@ def budgets(folder: Path) -> str:
     return "\n".join(text)
 
 
+def where_time_goes(_: Path) -> str:
+    """`benchmarks.profile` as it prints it."""
+    from benchmarks.load.report import machine
+
+    load = os.getloadavg()[0]
+    command = ("-m", "benchmarks.profile", "--subscribers", "500")
+    told = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+    return f"`python {' '.join(command)}`\n\n{conditions(load, machine())}\n\n{told.stdout}"
+
+
+OWN: dict[str, Callable[[Path], str]] = {BUDGETS: budgets, PROFILE: where_time_goes}
+KNOWN = (*OWN, *RUNS)
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((BUDGETS, *RUNS))}")
-    names = options.parse_args().names or [BUDGETS, *RUNS]
-    if unknown := [name for name in names if name not in (BUDGETS, *RUNS)]:
+    options.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(KNOWN)}")
+    names = options.parse_args().names or list(KNOWN)
+    if unknown := [name for name in names if name not in KNOWN]:
         options.error(f"there is no figure {unknown[0]!r}")
     with tempfile.TemporaryDirectory(prefix="tertulia-figures-") as folder:
         for name in names:
             print(name, flush=True)
-            text = budgets(Path(folder)) if name == BUDGETS else run(name, Path(folder))
+            text = OWN[name](Path(folder)) if name in OWN else run(name, Path(folder))
             PAGE.write_text(block(PAGE.read_text(), name, text))
     return 0
 
