@@ -43,7 +43,8 @@ RTO_MIN_S = 0.4
 RTO_MAX_S = 3.0
 """Consent ends a dead peer within 15 s, so there is no point in waiting for minutes."""
 MAX_INIT_REPEATS = 60
-HEARTBEAT_NS = 5 * SECOND
+HEARTBEAT_NS = 30 * SECOND
+"""RFC 9260 16 (HB.interval)."""
 _HEARTBEAT_INFO = 1
 _TSN_MASK = 0xFFFFFFFF
 _LIVE = frozenset(
