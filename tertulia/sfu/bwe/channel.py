@@ -20,7 +20,7 @@ SILENT_NS = 3 * SECOND
 """A peer that should give feedback and gives none for so long is not managed."""
 CONTENT_NS = 3 * SECOND
 """While starting: everything wanted was given, and went well for so long."""
-CLOSE_NS, STEADY_NS, CALM_NS = 50 * MILLISECOND, 250 * MILLISECOND, SECOND
+CLOSE_NS, STEADY_NS, CALM_NS = 50 * MILLISECOND, 250 * MILLISECOND, 2 * SECOND
 """How often reports are wanted: something is left out or probed, something may have to be, nothing ever was too much.
 When a queue grows or packets are lost they come at once all the same."""
 FULL_NS = SECOND
@@ -131,7 +131,7 @@ class Channel:
         return Snapshot(
             phase=estimate.phase.value,
             estimate_bps=estimate.bps,
-            acknowledged_bps=estimate.arrivals.bps(),
+            acknowledged_bps=estimate.arrivals.bps() or estimate.arrivals.last_bps(),
             loss=round(estimate.arrivals.loss(), 3),
             queue_ms=estimate.standing_ns // MILLISECOND,
             round_trip_ms=estimate.round_trip_ns // MILLISECOND,

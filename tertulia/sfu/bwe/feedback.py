@@ -20,8 +20,12 @@ class Arrivals:
     def __init__(self) -> None:
         self._reports: deque[tuple[Nanos, int, int, int]] = deque()
         """(when, bytes, packets, lost), oldest first."""
+        self._before: Nanos | None = None
+        """When the report before the last one came."""
 
     def add(self, report: Feedback) -> None:
+        if self._reports:
+            self._before = self._reports[-1][0]
         self._reports.append((report.now, report.acknowledged_bytes, report.acknowledged_packets, report.lost_packets))
         while self._reports[0][0] < report.now - LOSS_WINDOW_NS:
             self._reports.popleft()
@@ -37,6 +41,12 @@ class Arrivals:
             return 0
         return sum(entry[1] for entry in inside[1:]) * 8 * SECOND // elapsed
 
+    def last_bps(self) -> int:
+        """What the last report alone tells, for those that come seldom; too coarse to decide anything."""
+        if not self._reports or self._before is None or self._reports[-1][0] <= self._before:
+            return 0
+        return self._reports[-1][1] * 8 * SECOND // (self._reports[-1][0] - self._before)
+
     def loss(self) -> float:
         """Share of packets that did not arrive, 0..1."""
         lost = max(sum(entry[3] for entry in self._reports), 0)
@@ -45,3 +55,4 @@ class Arrivals:
 
     def clear(self) -> None:
         self._reports.clear()
+        self._before = None

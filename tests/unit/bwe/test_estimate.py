@@ -122,7 +122,10 @@ def test_rate_and_loss_of_the_last_moments() -> None:
     assert arrivals.bps() == 1_000_000
     assert arrivals.loss() == pytest.approx(0.1)
     arrivals.clear()
-    assert arrivals.bps() == 0
+    assert arrivals.bps() == arrivals.last_bps() == 0
+    for step in range(3):
+        arrivals.add(report(BEGIN + step * 2 * SECOND, acknowledged_bytes=250_000, acknowledged_packets=99))
+    assert (arrivals.bps(), arrivals.last_bps()) == (0, 1_000_000)
 
 
 def test_packets_said_lost_that_came_later_are_taken_back() -> None:
