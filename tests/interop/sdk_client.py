@@ -52,6 +52,7 @@ class Client:
         on = self.room.on
         on("track_subscribed", self._subscribed)
         on("data_received", self._data)
+        on("data_track_published", self._data_track_published)
         for name in ("participant_connected", "participant_disconnected"):
             on(name, lambda participant, name=name: self.events.append([name, participant.identity]))
         for name in ("connected", "reconnecting", "reconnected"):
@@ -258,8 +259,34 @@ class Client:
         self.room.register_text_stream_handler(topic, text)
         self.room.register_byte_stream_handler(topic, data)
 
-    async def serve_rpc(self, method: str) -> None:
+    async def publish_data_track(self, name: str) -> str:
+        self.data_track = await self.room.local_participant.publish_data_track(name=name)
+        return self.data_track.info.sid
+
+    async def push_frames(self, count: int, size: int) -> None:
+        """Frames that begin with their number, a hundred in a second."""
+        for number in range(count):
+            payload = number.to_bytes(4, "big") + bytes(size - 4)
+            self.data_track.try_push(rtc.DataTrackFrame(payload=payload))
+            await asyncio.sleep(0.01)
+
+    async def forget_streams(self) -> None:
+        for frames in self.streams.values():
+            frames.clear()
+
+    def _data_track_published(self, track: rtc.RemoteDataTrack) -> None:
+        frames: list[int] = []
+        self.streams[f"frames/{track.publisher_identity}/{track.info.name}"] = frames
+
+        async def read() -> None:
+            async for frame in track.subscribe():
+                frames.append(int.from_bytes(frame.payload[:4], "big") * 100_000 + len(frame.payload))
+
+        self.tasks.append(asyncio.create_task(read()))
+
+    async def serve_rpc(self, method: str, after_s: float = 0) -> None:
         async def answer(call: rtc.RpcInvocationData) -> str:
+            await asyncio.sleep(after_s)
             return f"{call.caller_identity}:{call.payload}"
 
         self.room.local_participant.register_rpc_method(method, answer)

@@ -16,6 +16,7 @@ from tertulia.node.cluster.api import RoomRecord, Unavailable
 from tertulia.protocol import bus
 from tertulia.protocol.errors import RequestError
 from tertulia.protocol.ids import NodeId
+from tertulia.sfu.calling import MAX_RESPONSE_MS, RESPONSE_MS
 from tertulia.sfu.events import Happened
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class Calls:
         self._cluster.say(node, word)
         self.counters["calls_carried"] += 1
         try:
-            async with asyncio.timeout(EGRESS_ANSWER_S if method.startswith(SLOW) else ANSWER_S):
+            async with asyncio.timeout(_patience_s(method, request)):
                 said = await answer
         except TimeoutError:
             self.counters["calls_unanswered"] += 1
@@ -204,6 +205,13 @@ class Calls:
         except RequestError as error:
             answer = bus.Answer(number=word.number, error_code=error.code, error_message=error.message)
         self._cluster.say(node, answer)
+
+
+def _patience_s(method: str, request: Message) -> float:
+    """How long the answer of another node may take; who calls a member says itself how long that one may take."""
+    if isinstance(request, room.PerformRpcRequest):
+        return ANSWER_S + min(request.response_timeout_ms or RESPONSE_MS, MAX_RESPONSE_MS) / 1000
+    return EGRESS_ANSWER_S if method.startswith(SLOW) else ANSWER_S
 
 
 def _message(name: str, data: bytes) -> Message:
