@@ -55,7 +55,7 @@ from tertulia.sfu.plane.api import Feedback, KeyFrame, Plane, Report, Rtcp, Swit
 from tertulia.sfu.relay import Links, Shares
 from tertulia.sfu.relaying import MediaRelay
 from tertulia.sfu.rounds import Rounds
-from tertulia.sfu.settings import CALM_MEMBERS, CALM_UPDATE_NS, REPLICA_IDLE_NS, RoomConfig
+from tertulia.sfu.settings import CALM_UPDATES, REPLICA_IDLE_NS, RoomConfig
 from tertulia.sfu.state import RoomState
 from tertulia.sfu.tap import RoomTap
 from tertulia.sfu.transport.api import (
@@ -310,15 +310,15 @@ class Room:
         self._watch_emptiness()
 
     def _flush_updates(self) -> None:
-        """At once, or in batches when listeners come and go in a big room (E.15)."""
+        """At once, or in batches when listeners come and go in a room that is not small (E.15)."""
         state = self._state
         if not state.updates.is_waiting:
             return
-        if len(state.sessions) >= CALM_MEMBERS and not state.updates.is_urgent:
-            if self._calm is None:
-                self._calm = state.agenda.at(state.after(CALM_UPDATE_NS), self._send_updates)
-            return
-        self._send_updates()
+        wait_ns = 0 if state.updates.is_urgent else _calm_ns(len(state.sessions))
+        if not wait_ns:
+            self._send_updates()
+        elif self._calm is None:
+            self._calm = state.agenda.at(state.after(wait_ns), self._send_updates)
 
     def _send_updates(self) -> None:
         state = self._state
@@ -367,6 +367,11 @@ class Room:
         state.agenda.clear()
         state.is_closed = True
         state.emit(Closed(reason))
+
+
+def _calm_ns(members: int) -> int:
+    """How long what listeners do may wait."""
+    return next((wait_ns for least, wait_ns in CALM_UPDATES if members >= least), 0)
 
 
 HANDLERS: Mapping[type[RoomInput], Callable[[Room, Any], None]] = {

@@ -78,9 +78,10 @@ DYNACAST_FIRST_NS = 10 * SECOND
 """Nothing is paused in a track's first seconds."""
 ROOM_UPDATE_NS = 5 * SECOND
 """Counts of participants and publishers are told at most this often."""
-CALM_UPDATE_NS = 500 * MILLISECOND
 CALM_MEMBERS = 50
-"""From this many local members on, comings and goings of listeners are told in batches."""
+CALM_UPDATES = ((CALM_MEMBERS, 500 * MILLISECOND), (8, 100 * MILLISECOND))
+"""From so many local members on, comings and goings of listeners are told together after so long: one join says
+JOINED and ACTIVE within it, and every member hears of every join."""
 MAX_UPDATE_BYTES = 128 << 10
 """One ParticipantUpdate; more members go into the next."""
 MAX_DEPARTED = 200

@@ -3,8 +3,9 @@
 from livekit.protocol import models, rtc
 
 from tertulia.protocol.ids import NodeId
+from tertulia.protocol.machine import SECOND
 from tertulia.sfu.participant import Participant
-from tertulia.sfu.settings import CALM_MEMBERS, MAX_UPDATE_BYTES
+from tertulia.sfu.settings import CALM_MEMBERS, CALM_UPDATES, MAX_UPDATE_BYTES
 from tertulia.sfu.updates import Updates
 from tests.unit.room.stage import Stage
 from tests.unit.room.test_publishing import shown
@@ -26,6 +27,21 @@ def test_listeners_of_a_big_room_come_and_go_in_batches() -> None:
     stage.pass_time(0.5)
     (update,) = ann.all("update")
     assert [p.identity for p in update.participants] == [f"late{number}" for number in range(10)]
+
+
+def test_a_join_is_one_message_in_a_room_that_is_not_small() -> None:
+    stage = Stage()
+    ann = stage.join("ann")
+    least, wait_ns = CALM_UPDATES[-1]
+    for number in range(least):
+        stage.join(f"guest{number}")
+    stage.pass_time(1)
+    ann.forget()
+    stage.join("late")
+    assert not ann.all("update")
+    stage.pass_time(wait_ns / SECOND)
+    (update,) = ann.all("update")
+    assert [(p.identity, p.state) for p in update.participants] == [("late", models.ParticipantInfo.ACTIVE)]
 
 
 def test_publishers_of_a_big_room_are_told_at_once() -> None:
