@@ -9,27 +9,20 @@ ratios less than in microseconds, but it shows: the report names the load.
 
 import argparse
 import asyncio
-import contextlib
-import json
-import os
-import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import plane
+from benchmarks.budget import Budget, Conditions, report
 from benchmarks.load import media
 from benchmarks.load.client import Role
 from benchmarks.load.fleet import Fleet
 from benchmarks.load.measure import Mark, Usage
 from benchmarks.load.plan import Plan, raise_file_limit
-from benchmarks.load.report import machine
 from benchmarks.load.scenarios import Window
 from benchmarks.load.server import OwnServer
 
@@ -38,21 +31,6 @@ IDLE = 200
 ROOM_MEMBERS = 10
 WATCHERS = 10
 FAN_OUT = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """One line of the report. `at_least`: more is better."""
-
-    what: str
-    measured: float
-    budget: float
-    unit: str = ""
-    at_least: bool = False
-
-    @property
-    def holds(self) -> bool:
-        return self.measured >= self.budget if self.at_least else self.measured <= self.budget
 
 
 @asynccontextmanager
@@ -170,45 +148,18 @@ def measure(seconds: float, console: Console) -> list[Budget]:
     return found
 
 
-def table(budgets: list[Budget], load: float) -> Table:
-    """As it is printed."""
-    shown = Table(
-        title="Budgets of the data plane and the server",
-        caption=f"{machine()['cpu']}, {os.cpu_count()} cores, load average {load:.1f} before the run",
-        title_justify="left",
-    )
-    for name in ("what", "measured", "budget", "of it", ""):
-        shown.add_column(name, justify="left" if name in ("what", "") else "right", no_wrap=True)
-    for one in budgets:
-        unit = f" {one.unit}" if one.unit else ""
-        relation = ">=" if one.at_least else "<="
-        share = one.budget / one.measured if one.at_least else one.measured / one.budget
-        shown.add_row(
-            one.what, f"{one.measured:.2f}{unit}", f"{relation} {one.budget:g}{unit}", f"{share:.0%}",
-            "[green]holds[/green]" if one.holds else "[bold red]exceeds[/bold red]",
-        )  # fmt: skip
-    return shown
-
-
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, default=3.0, help="per measurement")
     options.add_argument("--json", default="", metavar="FILE", help="write the figures as well")
     chosen = options.parse_args()
     raise_file_limit()
-    load, begun = os.getloadavg()[0], time.time()
-    console = Console(stderr=True)
+    conditions = Conditions.now()
     try:
-        budgets = measure(chosen.seconds, console)
+        budgets = measure(chosen.seconds, Console(stderr=True))
     except KeyboardInterrupt:
         return 130
-    Console(width=None if sys.stdout.isatty() else 120).print(table(budgets, load))
-    if chosen.json:
-        rows = [{**asdict(one), "holds": one.holds} for one in budgets]
-        figures = {"machine": machine(), "load": load, "seconds": time.time() - begun, "budgets": rows}
-        with contextlib.suppress(OSError):
-            Path(chosen.json).write_text(json.dumps(figures, indent=1) + "\n")
-    return 0 if all(one.holds for one in budgets) else 1
+    return report("Budgets of the data plane and the server", budgets, conditions, chosen.json)
 
 
 if __name__ == "__main__":
