@@ -47,7 +47,8 @@ def tick(state: RoomState) -> None:
     for local in state.local_members():
         if local.is_held_back:
             _retry(state, local)
-            _divide(state, local)
+            if state.now - local.channel.divided_at >= RATES_NS // 2:
+                _divide(state, local)
 
 
 def _measure(state: RoomState, stream: UpStream) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tertulia.protocol.ids import TransportId
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu.bwe.allocator import Demand, Division, divide
-from tertulia.sfu.bwe.estimate import Estimate, Phase
+from tertulia.sfu.bwe.estimate import STEP_NS, Estimate, Phase
 from tertulia.sfu.bwe.prober import Outcome, Prober
 from tertulia.sfu.plane.api import Feedback
 
@@ -21,8 +21,8 @@ SILENT_NS = 3 * SECOND
 CONTENT_NS = 3 * SECOND
 """While starting: everything wanted was given, and went well for so long."""
 CLOSE_NS, STEADY_NS, CALM_NS = 50 * MILLISECOND, 250 * MILLISECOND, 2 * SECOND
-"""How often reports are wanted: something is left out or probed, something may have to be, nothing ever was too much.
-When a queue grows or packets are lost they come at once all the same."""
+"""How often reports are wanted once something was too much (when a layer is left out or probed for, and else), and
+when nothing ever was. When a queue grows or packets are lost they come at once all the same."""
 FULL_NS = SECOND
 """A queue that outlives a failed probe by this was not the probe's."""
 
@@ -53,6 +53,7 @@ class Channel:
         self.estimate = Estimate()
         self.prober = Prober()
         self.division = NO_DIVISION
+        self.divided_at = Nanos(0)
         self.counters: Counter[str] = Counter()
         """What happened here: cuts by cause, probes by outcome."""
         self._told: Counter[str] = Counter()
@@ -71,7 +72,9 @@ class Channel:
     def attention(self, transport: TransportId) -> int | None:
         """How often the plane shall report of this peer; None: as it knows."""
         every_ns = CALM_NS
-        if self.is_managed:
+        if self.estimate.phase is Phase.STARTING:
+            every_ns = STEP_NS
+        elif self.is_managed:
             every_ns = CLOSE_NS if self.prober.is_running or self.division.is_deficient else STEADY_NS
         if (transport, every_ns) == self._attention:
             return None
@@ -107,6 +110,7 @@ class Channel:
     def divide(self, now: Nanos, demands: Sequence[Demand]) -> Division:
         """Who gets what now."""
         estimate = self.estimate
+        self.divided_at = now
         budget = max(estimate.bps - self.other_bps, 0)
         self.division = divide(demands, budget, allow_pause=self.allow_pause)
         if estimate.phase is Phase.STARTING:
