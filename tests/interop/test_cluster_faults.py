@@ -14,7 +14,7 @@ import pytest
 from livekit import api
 from redis import asyncio as aioredis
 
-from tests.interop.live import KEY, SECRET, token
+from tests.interop.live import KEY, SECRET, free_port, token
 from tests.interop.nodes import (
     Balancer,
     LiveRedis,
@@ -102,6 +102,32 @@ async def test_a_wrong_password_is_named(make_node: MakeNode, redis: LiveRedis) 
     await client.config_set("requirepass", "wrong-password-here")
     await soon(lambda: readyz("ready", node), 10)
     await client.aclose()
+
+
+async def test_a_replica_is_named(make_node: MakeNode, redis: LiveRedis) -> None:
+    """It reads and hears and does not write, as after a failover that nobody told us of."""
+    client = aioredis.Redis(port=redis.port)
+    node = await make_node()
+    await soon(lambda: readyz("ready", node), 10)
+    await client.replicaof("127.0.0.1", str(free_port()))
+    await soon(lambda: readyz("Redis is a replica and refuses to write", node), 10)
+    await client.replicaof("NO", "ONE")
+    await soon(lambda: readyz("ready", node), 10)
+    await client.aclose()
+
+
+async def test_nodes_start_before_redis(redis: LiveRedis, make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """They say so, refuse newcomers with a reason, and find one another when it comes."""
+    await redis.stop()
+    a, b = await make_node(), await make_node()
+    assert "Redis is not reachable" in await a.get("/readyz")
+    ann = await make_sdk()
+    with pytest.raises(RuntimeError, match=r"503|not reachable"):
+        await ann.do("connect", url=a.url, token=token("demo", "ann"))
+    await redis.start()
+    await soon(lambda: readyz("ready", a, b), 10)
+    await a_call(make_sdk, bob=a, cyd=b)
+    assert await rosters_agree(a, b, names="bob cyd")
 
 
 @pytest.mark.long
