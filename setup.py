@@ -63,7 +63,13 @@ def extensions() -> list[Any]:
     try:
         from Cython.Build import cythonize
 
-        flags = ["-O3", "-fno-strict-aliasing", "-fwrapv", "-ffp-contract=off", *os.environ.get("TERTULIA_NATIVE_FLAGS", "").split()]
+        flags = [
+            "-O3",
+            "-fno-strict-aliasing",
+            "-fwrapv",
+            "-ffp-contract=off",
+            *os.environ.get("TERTULIA_NATIVE_FLAGS", "").split(),
+        ]
         # every module must agree on the layout of the rows: a change rebuilds all of them
         layouts = sorted(str(path) for path in Path(PLANE, "compiled").glob("*.pxd"))
         modules = [
