@@ -94,7 +94,7 @@ def _plane(config: Config) -> Iterator[Finding]:
         plane.start()
         plane.stop()
     if plane.life == "compiled":
-        yield Finding("data plane", "good", "compiled")
+        yield Finding("data plane", "good", "compiled" + (f" ({plane.reason})" if plane.reason else ""))
     else:
         advice = "Install gcc and the Python headers, then `make setup` (or reinstall the package)."
         yield Finding("data plane", "note", f"interpreted, slow: {plane.reason or 'asked for'}", advice)

@@ -321,11 +321,26 @@ class Scenario:
             self.downs = [down for down in self.downs if down["peer"] != address]
         elif roll < 0.90:
             both.order("attend", rng.choice(self.peers)[0], rng.choice([0, 50, 250, 1000]) * 1_000_000)
-        elif roll < 0.92:
+        elif roll < 0.91:
+            self.rekey()
+        elif roll < 0.93:
             both.order("send_rtcp", rng.choice(self.peers)[0], struct.pack("!BBHI", 0x80, 201, 1, 7))
         elif self.tracks:
             both.order("request_key_frame", rng.choice(self.tracks)[0], rng.randint(-1, 4))
         both.compare()
+
+    def rekey(self) -> None:
+        """A peer's DTLS began anew: other keys, all packet counters from the start."""
+        rng, length = self.rng, KEYS[self.profile]
+        index = rng.randrange(len(self.peers))
+        transport, address, _ = self.peers[index]
+        rx, tx = rng.randbytes(length), rng.randbytes(length)
+        self.both.order("set_keys", transport, self.profile, rx, tx)
+        session = srtp.session(self.profile, rx, outbound=True) if length else None
+        self.peers[index] = (transport, address, session)
+        for row in (*self.ups, *self.downs):
+            if row["peer"] == address:
+                row["session"] = session
 
     def strange(self) -> None:
         """Datagrams nobody asked for."""

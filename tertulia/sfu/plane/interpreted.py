@@ -26,7 +26,6 @@ from tertulia.sfu.plane.words import (
     D_REPORT_QUEUE,
     D_TAP_QUEUE,
     D_UNKNOWN_ADDRESS,
-    E_RTCP,
     F_KEY,
     F_MARKER,
     LIMBO_BYTES,
@@ -90,6 +89,7 @@ class Interpreted:
         e.note = bytearray(NOTE_BYTES)
         e.threshold = 35
         e.emit = self._emit
+        e.carry = self._carry
         e.report = self._report
         e.tap = self._tap
         e.forget = self._forget
@@ -99,19 +99,28 @@ class Interpreted:
 
     # ------------------------------------------------------------------------------------------ the engine's hooks
 
-    def _emit(self, e: Engine, t: Transport, session: int, n: int, kind: int) -> None:
-        """Protect what stands in the buffer and send it on its way."""
+    def _emit(self, e: Engine, t: Transport, session: int, n: int) -> None:
+        """Protect the RTCP packet that stands in the buffer and send it on its way."""
         link = self._links[t.id]
+        self._send(e, link, bytes(e.buf[:n]), link.outbound[session].protect_rtcp if link.outbound else bytes)
+
+    def _carry(self, e: Engine, d: Down, as_rtx: int) -> None:
+        """Complete the RTP packet that begins in the buffer, protect it and send it on its way."""
+        link = self._links[d.transport.id]
+        data = bytes(e.buf[: e.own])
+        if e.more:
+            data += e.ring[e.rest : e.rest + e.more]
+        self._send(e, link, data, link.outbound[d.session].protect if link.outbound else bytes)
+
+    def _send(self, e: Engine, link: Link, data: bytes, protect: Callable[[bytes], bytes]) -> None:
+        t = link.row
         if t.mode == M_NONE or not t.keyed:
             return
-        data = bytes(e.buf[:n])
-        if link.outbound:
-            of = link.outbound[session]
-            try:
-                data = of.protect_rtcp(data) if kind == E_RTCP else of.protect(data)
-            except (Error, ValueError):
-                e.drops[D_OVERSIZE] += 1
-                return
+        try:
+            data = protect(data)
+        except (Error, ValueError):
+            e.drops[D_OVERSIZE] += 1
+            return
         if t.mode == M_FRAMES:
             self._post((R_OUTGOING, t.id, 0, data, None))
         elif link.place is not None and not self._transmit(link.place, data):
@@ -297,7 +306,7 @@ class Interpreted:
         with self.lock:
             link = self._link(handle)
             self.engine.buf[: len(data)] = data
-            self._emit(self.engine, link.row, 0, len(data), E_RTCP)
+            self._emit(self.engine, link.row, 0, len(data))
 
     def feed(self, now: int, handle: int, data: bytes) -> None:
         with self.lock:

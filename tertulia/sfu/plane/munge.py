@@ -13,7 +13,7 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import s16, s32, s64, u32
-    from tertulia.sfu.plane.rows import Down, Engine, Up
+    from tertulia.sfu.plane.rows import Down, Engine, Up, past_at
     from tertulia.sfu.plane.words import (
         C_VP8,
         C_VP9,
@@ -252,7 +252,7 @@ def sent(d: "Down", u: "Up", slot: int) -> None:
             d.last_keyidx = d.o_keyidx
         d.has = 1
     if d.h_mask:
-        past = d.h[d.o_seq & d.h_mask]
+        past = past_at(d, d.o_seq)
         past.used = 1
         past.out = d.o_seq
         past.number = u.r_seq[slot]

@@ -1,4 +1,4 @@
-"""The plumbing, compiled: sockets, SRTP by function pointer, UDP GSO, one data thread per Port that never takes the GIL.
+"""The plumbing, compiled: sockets, SRTP by function pointer (outgoing RTP under AES-GCM by `seal`), UDP GSO, one data thread per Port that never takes the GIL.
 
 All tables belong to one lock. A data thread receives a batch outside of it, decides, copies and encrypts under it, and
 sends outside of it: the system calls are nine tenths of the cost, so several Ports scale although the tables are shared,
@@ -17,6 +17,7 @@ from tertulia.sfu.plane.compiled.intake cimport acceptable, affordable, replay, 
 from tertulia.sfu.plane.compiled.outflow cimport aim, fan_out, want_layer
 from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.rtcp cimport attend, rtcp, rtcp_acceptable
+from tertulia.sfu.plane.compiled.seal cimport *
 from tertulia.sfu.plane.compiled.statistics cimport lost
 from tertulia.sfu.plane.compiled.sys cimport *
 from tertulia.sfu.plane.compiled.tables cimport (
@@ -35,7 +36,7 @@ ctypedef int (*srtp_remove)(void* session, uint32_t ssrc) noexcept nogil
 cdef enum:
     BATCH = 64
     SLOT = 2048
-    MESSAGES = 512
+    MESSAGES = 128
     ARENA = MESSAGES * SLOT
     SEGMENTS = 60
     RUN_BYTES = 60000
@@ -43,6 +44,7 @@ cdef enum:
     PER_CALL = 64
     LONGEST_WAIT_MS = 100
     R_SENT = 100
+    WINDOW = 128                 # srtp.OUTBOUND_WINDOW_PACKETS, a test compares them
 
 cdef struct Note:                # a report, or a datagram of the test mode
     Note* next
@@ -72,6 +74,8 @@ cdef struct Link:                # a transport and what the plumbing knows of it
     int secure
     void* inbound
     void** outbound
+    void* seal                   # cipher context of outgoing RTP; NULL: libsrtp protects it
+    uint8_t salt[16]             # TP_SALT bytes of it
     int downs_room
 
 cdef struct Group:               # a track and the length of its list
@@ -82,6 +86,8 @@ cdef struct Row:                 # a down track, or a tap with its queue
     Down row
     Kept* head
     Kept* tail
+    int64_t top                  # highest SRTP packet index sealed, 0 before the first
+    int64_t rtx_top
 
 cdef struct Place:               # the address table
     tp_addr place
@@ -137,6 +143,7 @@ cdef struct Plumbing:            # the engine with everything around it
     srtp_call protect_rtcp
     srtp_call unprotect_rtcp
     srtp_remove remove_stream
+    tp_evp evp
 
 
 # ------------------------------------------------------------------------------------------------ sending
@@ -177,18 +184,47 @@ cdef inline int64_t room(Out* o) noexcept nogil:
     return by_bytes if by_bytes < by_count else by_count
 
 
-cdef void emit(Engine* e, Transport* t, int session, int n, int kind) noexcept nogil:
-    """Protect the packet that stands at the end of the arena and queue it, as one more segment where that fits."""
+cdef void emit(Engine* e, Transport* t, int session, int n) noexcept nogil:
+    """Protect the RTCP packet that stands at the end of the arena and queue it."""
     cdef Plumbing* p = <Plumbing*> e
     cdef Link* link = <Link*> t
-    cdef Out* o = p.out
-    cdef int k
     if t.mode == M_NONE or not t.keyed:
         return
-    if link.secure:
-        if (p.protect_rtcp if kind == E_RTCP else p.protect)(link.outbound[session], e.buf, &n):
+    if link.secure and p.protect_rtcp(link.outbound[session], e.buf, &n):
+        e.drops[D_OVERSIZE] += 1
+        return
+    queue(p, link, n)
+
+
+cdef void carry(Engine* e, Down* d, int as_rtx) noexcept nogil:
+    """Complete the RTP packet that begins at the end of the arena, protect it and queue it."""
+    cdef Plumbing* p = <Plumbing*> e
+    cdef Row* row = <Row*> d
+    cdef Link* link = <Link*> d.transport
+    cdef int n
+    if link.row.mode == M_NONE or not link.row.keyed:
+        return
+    if link.seal != NULL:
+        n = tp_seal(&p.evp, link.seal, link.salt, &row.rtx_top if as_rtx else &row.top, WINDOW, e.buf, e.head, e.own,
+                    e.ring + e.rest, e.more)
+        if n == 0:
             e.drops[D_OVERSIZE] += 1
             return
+    else:
+        memcpy(e.buf + e.own, e.ring + e.rest, e.more)
+        n = e.own + e.more
+        if link.secure and p.protect(link.outbound[d.session], e.buf, &n):
+            e.drops[D_OVERSIZE] += 1
+            return
+    queue(p, link, n)
+
+
+cdef void queue(Plumbing* p, Link* link, int n) noexcept nogil:
+    """The datagram at the end of the arena is complete: one more segment of the last message, where that fits."""
+    cdef Engine* e = &p.e
+    cdef Transport* t = &link.row
+    cdef Out* o = p.out
+    cdef int k
     if t.mode == M_FRAMES:
         post(p, R_OUTGOING, t.id, 0, e.buf, n, -1, NULL)
         return
@@ -626,10 +662,7 @@ cdef Link* new_link() noexcept nogil:
     t.l_at = <int64_t*> calloc(LIMBO_PACKETS, sizeof(int64_t))
     t.w_at = <int64_t*> calloc(ARRIVALS, sizeof(int64_t))
     t.w_seq = <int64_t*> calloc(ARRIVALS, sizeof(int64_t))
-    cdef Departure* departures = <Departure*> calloc(SENT, sizeof(Departure))
-    t.x = <Departure**> calloc(SENT, sizeof(Departure*))
-    for k in range(SENT):
-        t.x[k] = &departures[k]
+    t.x = <Departure*> calloc(SENT, sizeof(Departure))
     return link
 
 
@@ -638,7 +671,7 @@ cdef void free_link(Link* link) noexcept nogil:
     free(t.s_ssrc); free(t.s_what); free(t.s_up); free(t.s_at); free(t.s_told)
     free(t.l_data); free(t.l_off); free(t.l_len); free(t.l_ssrc); free(t.l_at)
     free(t.w_at); free(t.w_seq)
-    free(t.x[0]); free(t.x)
+    free(t.x)
     free(t.downs)
     free(link.outbound)
     free(link)
@@ -679,18 +712,13 @@ cdef void free_up(Up* u) noexcept nogil:
 cdef Row* new_row(int history) noexcept nogil:
     cdef Row* row = <Row*> calloc(1, sizeof(Row))
     cdef Down* d = &row.row
-    cdef Past* past
-    cdef int k
     d.target = -1
     d.layer = -1
     d.temporal = 7
     d.temporal_now = 7
     if history:
         d.h_mask = history - 1
-        past = <Past*> calloc(history, sizeof(Past))
-        d.h = <Past**> calloc(history, sizeof(Past*))
-        for k in range(history):
-            d.h[k] = &past[k]
+        d.h = <Past*> calloc(history, sizeof(Past))
     return row
 
 
@@ -705,8 +733,6 @@ cdef void free_kept(Kept* kept) noexcept nogil:
 cdef void free_row(Row* row) noexcept nogil:
     cdef Down* d = &row.row
     free_kept(row.head)
-    if d.h != NULL:
-        free(d.h[0])
     free(d.h)
     free(row)
 

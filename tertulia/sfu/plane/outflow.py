@@ -12,15 +12,13 @@ except ImportError:
 if not cython.compiled:
     from tertulia.sfu.plane.intake import arm
     from tertulia.sfu.plane.munge import select, sent
-    from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up
+    from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up, near, past_at, soon
     from tertulia.sfu.plane.statistics import picture_loss
     from tertulia.sfu.plane.template import build, fill, kept
     from tertulia.sfu.plane.words import (
         C_OPUS,
         C_OTHER,
         C_RED,
-        E_RTCP,
-        E_RTP,
         R_SWITCHED,
         RESENDS,
         T_BYTES_OUT,
@@ -46,7 +44,7 @@ def forward(e: "Engine", d: "Down", u: "Up", slot: int) -> None:
         if d.tap:
             e.tap(e, d, u, slot)
         else:
-            leave(e, d.transport, d.session, fill(e, d, u))
+            leave(e, d, fill(e, d, u), 0)
         return
     sent(d, u, slot)
     d.packets += 1
@@ -60,14 +58,14 @@ def forward(e: "Engine", d: "Down", u: "Up", slot: int) -> None:
     if d.sr_due == 0:
         d.sr_due = e.now
         arm(e, e.now)
-    leave(e, d.transport, d.session, n)
+    leave(e, d, n, 0)
 
 
-def leave(e: "Engine", t: "Transport", session: int, n: int) -> None:
-    """The RTP packet in e.buf is complete."""
+def leave(e: "Engine", d: "Down", n: int, as_rtx: int) -> None:
+    """An RTP packet of n bytes is decided, its beginning in e.buf."""
     e.totals[T_PACKETS_OUT] += 1
     e.totals[T_BYTES_OUT] += n
-    e.emit(e, t, session, n, E_RTP)
+    e.carry(e, d, as_rtx)
 
 
 def fan_out(e: "Engine") -> int:
@@ -79,6 +77,10 @@ def fan_out(e: "Engine") -> int:
                 return 1
             d = tr.downs[tr.cursor]
             tr.cursor += 1
+            if tr.cursor < tr.n_downs:
+                near(tr.downs[tr.cursor], tr.p_n)
+                if tr.cursor + 1 < tr.n_downs:
+                    soon(tr.downs[tr.cursor + 1])
             for k in range(tr.p_n):
                 forward(e, d, tr.p_up[k], tr.p_slot[k])
         tr.cursor = 0
@@ -109,7 +111,7 @@ def ask_key_frame(e: "Engine", tr: "Track", u: "Up") -> None:
     u.plis += 1
     e.totals[T_PLIS_OUT] += 1
     n = picture_loss(e.buf, u.transport.feedback_ssrc, u.ssrc)
-    e.emit(e, u.transport, 0, n, E_RTCP)
+    e.emit(e, u.transport, 0, n)
 
 
 def want_layer(e: "Engine", tr: "Track", layer: int) -> None:
@@ -155,7 +157,7 @@ def resend(e: "Engine", d: "Down", sequence: int) -> None:
     e.totals[T_NACKS_IN] += 1
     if not d.h_mask:
         return
-    past = d.h[sequence & d.h_mask]
+    past = past_at(d, sequence)
     if not past.used or past.out != sequence or past.tries >= RESENDS:
         return
     settle = d.transport.rtt_ns * 2
@@ -175,5 +177,5 @@ def resend(e: "Engine", d: "Down", sequence: int) -> None:
             e.totals[T_RETRANSMITTED] += 1
             n = build(e, d, u, slot, sequence, past.ts, past.picture, past.tl0, past.keyidx, 1)
             d.bytes += n
-            leave(e, d.transport, d.session, n)
+            leave(e, d, n, 1 if d.rtx_ssrc else 0)
             return

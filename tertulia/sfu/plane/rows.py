@@ -610,19 +610,25 @@ class Engine:
 
     __slots__ = (
         "buf",
+        "carry",
         "drops",
         "due",
         "emit",
         "forget",
+        "head",
+        "more",
         "n_ready",
         "n_tracks",
         "n_transports",
         "n_ups",
         "note",
         "now",
+        "own",
         "r_cursor",
         "ready",
         "report",
+        "rest",
+        "ring",
         "seen",
         "space",
         "tap",
@@ -635,6 +641,11 @@ class Engine:
 
     def __init__(self) -> None:
         self.buf = bytearray()  # where the next packet is written; the plumbing moves it on `emit`
+        self.head = 0  # length of its header
+        self.own = 0  # bytes of it that stand in `buf`
+        self.more = 0  # bytes still to come: the rest of the stored payload
+        self.rest = 0  # where that begins
+        self.ring: Any = None  # ... in these stored packets
         self.space = 0  # packets the plumbing can take before it must flush
         self.now = 0
         self.due = 0  # when `tick` has something to do
@@ -653,6 +664,25 @@ class Engine:
         self.drops = [0] * 24
         self.totals = [0] * 16
         self.emit: Callable[..., None] = _unset
+        self.carry: Callable[..., None] = _unset
         self.report: Callable[..., None] = _unset
         self.tap: Callable[..., None] = _unset
         self.forget: Callable[..., None] = _unset
+
+
+def past_at(d: Down, sequence: int) -> Any:
+    """The history's entry for an outgoing sequence number."""
+    return d.h[sequence & d.h_mask]
+
+
+def departure_at(t: Transport, number: int) -> Any:
+    """The entry for a packet's transport-wide number."""
+    return t.x[number % len(t.x)]
+
+
+def soon(d: Down) -> None:
+    """The row is served after the next one: compiled, its memory is fetched ahead."""
+
+
+def near(d: Down, count: int) -> None:
+    """The row is served next, with so many packets: compiled, what its copies will write to is fetched ahead."""

@@ -1,12 +1,18 @@
-"""SRTP sessions of a transport through pylibsrtp, and the addresses of libsrtp's functions for the compiled life.
+"""SRTP sessions of a transport through pylibsrtp, and the addresses the compiled life calls per packet.
 
 One session serves one thread at a time (a lock in the plane sees to that) and few SSRCs: libsrtp looks them up one by
 one, so rows beyond `SSRCS_PER_SESSION` get another session with the same key. Streams appear with the first packet of
 an SSRC and go only when removed.
+
+The compiled life protects outgoing RTP of the AES-GCM profile itself (RFC 7714), with the AES-GCM of the OpenSSL that
+libsrtp brings along: libsrtp does the same around it for twice the price. Everything else stays libsrtp's.
 """
 
+import ctypes
+import functools
 from typing import Any
 
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from pylibsrtp import Error, Policy, Session, _binding
 
 ffi: Any = _binding.ffi
@@ -15,13 +21,18 @@ lib: Any = _binding.lib
 WINDOW_PACKETS = 1024
 OUTBOUND_WINDOW_PACKETS = 128
 """How far back a packet may be sent again under its own SSRC; libsrtp shifts this many bits per packet."""
+GCM = 0x0007
 PROFILES = {
     0x0001: (Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 30),
-    0x0007: (Policy.SRTP_PROFILE_AEAD_AES_128_GCM, 28),
+    GCM: (Policy.SRTP_PROFILE_AEAD_AES_128_GCM, 28),
 }
 CALLED_PER_PACKET = ("srtp_protect", "srtp_unprotect", "srtp_protect_rtcp", "srtp_unprotect_rtcp")
 SIGNATURE = "srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)"
 REMOVE_SIGNATURE = "srtp_err_status_t(*)(struct srtp_ctx_t_ *, unsigned int)"
+EVP = (
+    *("EVP_CIPHER_CTX_new", "EVP_CIPHER_CTX_free", "EVP_EncryptInit_ex", "EVP_EncryptUpdate"),
+    *("EVP_EncryptFinal_ex", "EVP_CIPHER_CTX_get_params"),
+)
 REPLAYED = ("replay check failed (bad index)", "replay check failed (index too old)")
 
 
@@ -53,6 +64,39 @@ def is_replay(error: Error) -> bool:
 def pointer(of: Session) -> int:
     """The address of the C session; valid while the object lives."""
     return int(ffi.cast("uintptr_t", of._srtp[0]))
+
+
+def session_keys(key: bytes) -> tuple[bytes, bytes]:
+    """(encryption key, salt) of outgoing RTP from a master key and salt of the AES-GCM profile (RFC 3711 4.3.1, RFC
+    7714 11: the 96-bit salt is filled up with zeros)."""
+    found = []
+    for label, length in ((0, 16), (2, 12)):
+        start = bytearray(key[16:28] + bytes(4))
+        start[7] ^= label
+        stream = Cipher(algorithms.AES(key[:16]), modes.CTR(bytes(start))).encryptor()
+        found.append(stream.update(bytes(length)))
+    return found[0], found[1]
+
+
+@functools.cache
+def ciphers() -> tuple[int, ...]:
+    """Addresses for the compiled life: AES-128-GCM of the OpenSSL inside pylibsrtp, and what creates, frees, begins,
+    feeds, ends and asks a cipher context.
+
+    Raises NoPointers when that OpenSSL cannot be reached.
+    """
+    try:
+        openssl = ctypes.CDLL(_binding.__file__)
+        fetch = openssl.EVP_CIPHER_fetch
+        called = [getattr(openssl, name) for name in EVP]
+    except (OSError, AttributeError) as error:
+        raise NoPointers(f"no OpenSSL in pylibsrtp's binding ({error})") from error
+    fetch.restype = ctypes.c_void_p
+    fetch.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    cipher = fetch(None, b"AES-128-GCM", None)
+    if not cipher:
+        raise NoPointers("that OpenSSL has no AES-128-GCM")
+    return cipher, *(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in called)
 
 
 def functions() -> tuple[int, int, int, int, int]:

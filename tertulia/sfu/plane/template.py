@@ -1,9 +1,10 @@
 """Stored packets and the copies made of them.
 
 `store` keeps one incoming packet once for all its subscribers: the extensions worth passing on as (kind, length, bytes)
-and the payload, in a ring of bytes with an index by sequence number. `build` writes one copy into the engine's buffer:
-header with the subscriber's own numbers and extension ids (RFC 8285), RTX head where asked (RFC 4588 4), payload with
-VP8 picture numbers replaced (RFC 7741 4.2).
+and the payload, in a ring of bytes with an index by sequence number. `build` writes what is a copy's own into the
+engine's buffer: header with the subscriber's own numbers and extension ids (RFC 8285), RTX head where asked (RFC 4588
+4), the start of a payload whose VP8 picture numbers are replaced (RFC 7741 4.2). The rest of the payload stays in the
+ring, where the plumbing reads it to encrypt or to copy: no byte is moved twice.
 """
 
 try:
@@ -13,11 +14,11 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, copy, u32, wr16, wr24, wr32
-    from tertulia.sfu.plane.rows import Down, Engine, Seen, Transport, Up
+    from tertulia.sfu.plane.rows import Down, Engine, Seen, Transport, Up, departure_at
     from tertulia.sfu.plane.words import (
         F_MARKER,
         F_PICTURE_WIDE,
-        SENT,
+        PREFIX,
         X_ABS_SEND_TIME,
         X_AUDIO_LEVEL,
         X_LAYERS,
@@ -162,7 +163,10 @@ def build(
     keyidx: int,
     repair: int,
 ) -> int:
-    """A copy of a stored packet in e.buf; its length. `repair`: as RTX where the row has one. To be emitted at once."""
+    """A copy of a stored packet: its own part in e.buf, the rest named in e.rest and e.more; its whole length.
+
+    `repair`: as RTX where the row has one. To be carried away at once.
+    """
     b = e.buf
     t = d.transport
     at = u.r_off[slot] & (u.r_bytes - 1)
@@ -175,21 +179,34 @@ def build(
         wr16(b, 2, d.rtx_next & 0xFFFF)
         d.rtx_next += 1
         wr32(b, 8, d.rtx_ssrc)
-        wr16(b, o, sequence)
-        o += 2
     else:
         wr16(b, 2, sequence)
         wr32(b, 8, d.ssrc)
-    copy(b, o, u.r_data, at + u.r_ext[slot], u.r_len[slot])
-    if not d.raw:
-        renumber(b, o, u, slot, picture, tl0, keyidx)
-    o += u.r_len[slot]
-    depart(e, t, o)
-    return o
+    e.head = o
+    at += u.r_ext[slot]
+    mine = 0
+    size = u.r_len[slot]
+    if as_rtx:
+        wr16(b, o, sequence)
+        o += 2
+    renumbered = 0 if d.raw else u.r_picture_at[slot] | u.r_tl0_at[slot] | u.r_keyidx_at[slot]
+    if as_rtx or renumbered:
+        mine = PREFIX - (o - e.head)
+        if mine > size:
+            mine = size
+        copy(b, o, u.r_data, at, mine)
+        if renumbered:
+            renumber(b, o, u, slot, picture, tl0, keyidx)
+    e.own = o + mine
+    e.ring = u.r_data
+    e.rest = at + mine
+    e.more = size - mine
+    depart(e, t, o + size)
+    return o + size
 
 
 def fill(e: "Engine", d: "Down", u: "Up") -> int:
-    """An empty packet under the numbers at hand in e.buf; its length. To be emitted at once."""
+    """An empty packet under the numbers at hand in e.buf; its length. To be carried away at once."""
     b = e.buf
     o = extend(e, d, u, 0, 0)
     b[0] = 0x90 if o > 12 else 0x80
@@ -197,6 +214,9 @@ def fill(e: "Engine", d: "Down", u: "Up") -> int:
     wr16(b, 2, d.o_seq)
     wr32(b, 4, d.o_ts)
     wr32(b, 8, d.ssrc)
+    e.head = o
+    e.own = o
+    e.more = 0
     depart(e, d.transport, o)
     return o
 
@@ -204,8 +224,8 @@ def fill(e: "Engine", d: "Down", u: "Up") -> int:
 def depart(e: "Engine", t: "Transport", size: int) -> None:
     """Note a packet for the peer's transport-cc feedback, if there is to be any."""
     if t.ids[X_TWCC]:
-        departure = t.x[t.x_next & (SENT - 1)]
-        departure.number = t.x_next
+        departure = departure_at(t, t.x_next)
+        departure.number = u32(t.x_next)
         departure.at = e.now
         departure.size = size
         departure.state = 1

@@ -11,9 +11,9 @@ except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 
 if not cython.compiled:
-    from tertulia.sfu.plane.bits import Bytes, rd16, rd24, s16, s32, wr16, wr24, wr32
+    from tertulia.sfu.plane.bits import Bytes, rd16, rd24, s16, s32, u32, wr16, wr24, wr32
     from tertulia.sfu.plane.delay import passed
-    from tertulia.sfu.plane.rows import Engine, Transport
+    from tertulia.sfu.plane.rows import Engine, Transport, departure_at
     from tertulia.sfu.plane.words import ARRIVALS, SENT
 
 TICK_NS = 250_000
@@ -235,16 +235,16 @@ def receive(t: "Transport", p: "Bytes", o: int, end: int, now: int) -> int:
 
 
 def lose(t: "Transport", number: int) -> None:
-    x = t.x[number & (SENT - 1)]
-    if number >= 0 and x.number == number and x.state == 1:
+    x = departure_at(t, number)
+    if number >= 0 and x.number == u32(number) and x.state == 1:
         x.state = 2
         t.f_lost += 1
 
 
 def acknowledge(t: "Transport", number: int, arrival: int) -> None:
     """A packet we sent arrived at `arrival` on the peer's clock."""
-    x = t.x[number & (SENT - 1)]
-    if number < 0 or x.number != number or x.state == 0 or x.state == 3:
+    x = departure_at(t, number)
+    if number < 0 or x.number != u32(number) or x.state == 0 or x.state == 3:
         return
     if x.state == 2 and t.f_lost > 0:
         t.f_lost -= 1

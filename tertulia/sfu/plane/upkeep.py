@@ -17,7 +17,7 @@ if not cython.compiled:
     from tertulia.sfu.plane.rows import Down, Engine, Transport, Up
     from tertulia.sfu.plane.statistics import receiver_report, report_block, sender_report
     from tertulia.sfu.plane.twcc import feedback
-    from tertulia.sfu.plane.words import E_RTCP, R_FEEDBACK, S_UP, T_NACKS_OUT
+    from tertulia.sfu.plane.words import R_FEEDBACK, S_UP, T_NACKS_OUT
 
 RECEIVER_REPORT_NS = 1_000_000_000
 SENDER_REPORT_NS = 2_000_000_000
@@ -68,7 +68,7 @@ def send_feedback(e: "Engine", t: "Transport") -> None:
         n = feedback(e, t)
         if n == 0:
             return
-        e.emit(e, t, 0, n, E_RTCP)
+        e.emit(e, t, 0, n)
 
 
 def report_reception(e: "Engine", t: "Transport", now: int) -> None:
@@ -85,10 +85,10 @@ def report_reception(e: "Engine", t: "Transport", now: int) -> None:
         blocks += 1
         t.rr_due = now + RECEIVER_REPORT_NS
         if blocks == BLOCKS:
-            e.emit(e, t, 0, receiver_report(e.buf, t.feedback_ssrc, blocks), E_RTCP)
+            e.emit(e, t, 0, receiver_report(e.buf, t.feedback_ssrc, blocks))
             blocks = 0
     if blocks:
-        e.emit(e, t, 0, receiver_report(e.buf, t.feedback_ssrc, blocks), E_RTCP)
+        e.emit(e, t, 0, receiver_report(e.buf, t.feedback_ssrc, blocks))
 
 
 def summary(e: "Engine", t: "Transport", now: int) -> None:
@@ -122,7 +122,7 @@ def tend_up(e: "Engine", u: "Up", now: int) -> None:
             n = ask(u, e.buf, u.transport.feedback_ssrc, now)
             e.totals[T_NACKS_OUT] += u.nacks - before
             if n:
-                e.emit(e, u.transport, 0, n, E_RTCP)
+                e.emit(e, u.transport, 0, n)
         if u.n_missing:
             arm(e, next_due(u))
     if u.key_wanted:
@@ -140,4 +140,4 @@ def tend_down(e: "Engine", d: "Down", now: int) -> None:
         n = sender_report(d, d.track.ups[d.layer], e.buf, now)
         d.sr_due = now + SENDER_REPORT_NS
         arm(e, d.sr_due)
-        e.emit(e, d.transport, d.session, n, E_RTCP)
+        e.emit(e, d.transport, d.session, n)

@@ -97,10 +97,6 @@ U_NORMAL = 0
 U_OVER = 1
 U_UNDER = 2
 
-# what is emitted
-E_RTP = 0
-E_RTCP = 1
-
 MAX_PACKET = 1500
 MAX_UNBOUND = 32
 MAX_RTCP_SSRCS = 64
@@ -119,4 +115,6 @@ PAST_GROUPS = 64
 BASES = 40
 NOTE_BYTES = 4096
 RESENDS = 3
+PREFIX = 16
+"""A payload's first bytes that a copy may have otherwise than the stored packet: one block of the cipher."""
 FLOOD_DROPS = 1000

@@ -4,6 +4,7 @@ from tertulia.sfu.plane.compiled.intake cimport arm
 from tertulia.sfu.plane.compiled.munge cimport select, sent
 from tertulia.sfu.plane.compiled.statistics cimport picture_loss
 from tertulia.sfu.plane.compiled.template cimport build, fill, kept
+from tertulia.sfu.plane.compiled.ahead cimport near, past_at, soon
 from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 
@@ -13,7 +14,7 @@ cdef int64_t RESEND_RATE
 cdef int64_t RESEND_BURST_NS
 
 cdef void forward(Engine* e, Down* d, Up* u, int slot) noexcept nogil
-cdef void leave(Engine* e, Transport* t, int session, int n) noexcept nogil
+cdef void leave(Engine* e, Down* d, int n, int as_rtx) noexcept nogil
 cdef int fan_out(Engine* e) noexcept nogil
 cdef void ask_key_frame(Engine* e, Track* tr, Up* u) noexcept nogil
 cdef void want_layer(Engine* e, Track* tr, int layer) noexcept nogil

@@ -31,11 +31,11 @@ cdef struct Seen:
 
 
 cdef struct Past:
-    uint32_t out
     uint32_t number
     uint32_t up
     uint32_t ts
-    int picture
+    uint16_t out
+    uint16_t picture
     uint8_t used
     uint8_t tries
     uint8_t tl0
@@ -44,10 +44,10 @@ cdef struct Past:
 
 
 cdef struct Departure:
-    int64_t number
     int64_t at
-    int size
-    int state
+    uint32_t number
+    uint16_t size
+    uint8_t state
 
 
 cdef struct Transport:
@@ -56,7 +56,7 @@ cdef struct Transport:
     int keyed
     int port
     int64_t x_next
-    Departure** x
+    Departure* x
     int ids[16]
     int listed
     int room
@@ -259,7 +259,7 @@ cdef struct Down:
     uint32_t last_keyidx
     int last_layer
     int64_t last_at
-    Past** h
+    Past* h
     int h_mask
     int mid_len
     int told_mid
@@ -299,6 +299,11 @@ cdef struct Down:
 
 cdef struct Engine:
     uint8_t* buf
+    int head
+    int own
+    int more
+    int rest
+    uint8_t* ring
     int64_t space
     int64_t now
     int64_t due
@@ -316,7 +321,8 @@ cdef struct Engine:
     int threshold
     int64_t drops[24]
     int64_t totals[16]
-    void (*emit)(Engine* e, Transport* t, int session, int n, int kind) noexcept nogil
+    void (*emit)(Engine* e, Transport* t, int session, int n) noexcept nogil
+    void (*carry)(Engine* e, Down* d, int as_rtx) noexcept nogil
     void (*report)(Engine* e, int kind, uint32_t a, int64_t b, int n) noexcept nogil
     void (*tap)(Engine* e, Down* d, Up* u, int slot) noexcept nogil
     void (*forget)(Engine* e, Transport* t, uint32_t ssrc) noexcept nogil

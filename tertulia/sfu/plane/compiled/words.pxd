@@ -80,8 +80,6 @@ cdef enum:
     U_NORMAL = 0
     U_OVER = 1
     U_UNDER = 2
-    E_RTP = 0
-    E_RTCP = 1
     MAX_PACKET = 1500
     MAX_UNBOUND = 32
     MAX_RTCP_SSRCS = 64
@@ -100,4 +98,5 @@ cdef enum:
     BASES = 40
     NOTE_BYTES = 4096
     RESENDS = 3
+    PREFIX = 16
     FLOOD_DROPS = 1000

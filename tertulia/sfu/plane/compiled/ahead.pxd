@@ -1,0 +1,45 @@
+# Entries of a row's and a transport's tables, and fetching them ahead: a row that is served after others is in no cache.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Past, Transport
+from tertulia.sfu.plane.compiled.words cimport SENT
+
+cdef enum:
+    LINE = 64
+
+
+cdef extern from * nogil:
+    """
+    #define tp_near(p) __builtin_prefetch((p), 1, 3)
+    """
+    void tp_near(const void* p)
+
+
+cdef inline Past* past_at(Down* d, int sequence) noexcept nogil:
+    return &d.h[sequence & d.h_mask]
+
+
+cdef inline Departure* departure_at(Transport* t, int64_t number) noexcept nogil:
+    return &t.x[number & (SENT - 1)]
+
+
+cdef inline void soon(Down* d) noexcept nogil:
+    cdef int k
+    for k in range(5):
+        tp_near(<uint8_t*> d + k * LINE)
+    tp_near(<uint8_t*> d + sizeof(Down) + 16)
+
+
+cdef inline void near(Down* d, int count) noexcept nogil:
+    cdef Transport* t = d.transport
+    cdef int k
+    if d.tap or t == NULL:
+        return
+    tp_near(t)
+    tp_near(<uint8_t*> t + LINE)
+    tp_near(<uint8_t*> t + sizeof(Transport))
+    tp_near(<uint8_t*> t + sizeof(Transport) + LINE)
+    for k in range(1, (count if count < 16 else 16) + 1, 2):
+        if d.h_mask:
+            tp_near(past_at(d, d.last_seq + k))
+        tp_near(departure_at(t, t.x_next + 2 * k))
