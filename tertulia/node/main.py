@@ -7,6 +7,7 @@ a flag (`--rtc.tcp_port 7891`). Exit status: 0 well, 1 it failed, 2 the request 
 import importlib
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -102,8 +103,9 @@ def pull_dotted(args: Sequence[str], flags: "list[Flag]") -> list[str]:
 
     known = paths(Config)
     rest: list[str] = []
-    waiting = iter(args)
-    for arg in waiting:
+    waiting = deque(args)
+    while waiting:
+        arg = waiting.popleft()
         match = _DOTTED.fullmatch(arg)
         if match is None or ("." not in match[1] and (match[1],) not in known):
             rest.append(arg)
@@ -111,9 +113,12 @@ def pull_dotted(args: Sequence[str], flags: "list[Flag]") -> list[str]:
         path, value = match[1], match[2]
         if value is None:
             switch = known.get(tuple(path.split(".")), (str, ()))[0] is bool
-            value = "true" if switch else next(waiting, None)
-        if value is None:
-            raise click.UsageError(f"--{path} needs a value.")
+            if switch and (not waiting or waiting[0] not in ("true", "false")):
+                value = "true"
+            elif waiting:
+                value = waiting.popleft()
+            else:
+                raise click.UsageError(f"--{path} needs a value.")
         flags.append(Flag(f"--{path}", path, value))
     return rest
 

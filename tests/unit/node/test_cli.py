@@ -75,6 +75,9 @@ def test_every_key_is_a_flag(started: list[Config]) -> None:
     assert (config.rtc.tcp_port, config.rtc.force_tcp, config.room.empty_timeout) == (7000, True, 5)
     assert config.region == "here"
     assert pull_dotted(["--a", "b"], []) == ["--a", "b"]
+    assert run("--dev", "--log_level", "warn", "--rtc.force_tcp", "false", "serve").exit_code == 0
+    config = started.pop()
+    assert (config.rtc.force_tcp, config.logging.level) == (False, "warn")
 
 
 def test_a_wrong_configuration_starts_nothing(started: list[Config]) -> None:
