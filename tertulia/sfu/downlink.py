@@ -47,7 +47,7 @@ def tick(state: RoomState) -> None:
     for local in state.local_members():
         if local.is_held_back:
             _retry(state, local)
-            if state.now - local.channel.divided_at >= RATES_NS // 2:
+            if local.channel.is_division_due(state.now):
                 _divide(state, local)
 
 
@@ -88,7 +88,7 @@ def on_feedback(state: RoomState, report: Feedback) -> None:
     channel = local.channel
     is_remb = not channel.estimate.has_acknowledgements
     cut = channel.feed(report, _use(local) if is_remb else 0)
-    if cut or channel.is_managed or local.is_held_back:
+    if cut or ((channel.is_managed or local.is_held_back) and channel.is_division_due(state.now)):
         _divide(state, local, collapsed=cut and channel.estimate.bps < COLLAPSE * _use(local))
     _attend(state, local)
 

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from tertulia.protocol.ids import NodeId, TransportId
-from tertulia.protocol.machine import MILLISECOND, Nanos
+from tertulia.protocol.machine import Nanos
 from tertulia.sfu.bwe.allocator import Demand
 from tertulia.sfu.bwe.channel import Channel
 from tertulia.sfu.downlink import PROBE, PROBE_PACKET_BYTES
 from tertulia.sfu.plane.api import Feedback, Plane
 from tertulia.sfu.relay import Shares
-
-DIVIDE_NS = 200 * MILLISECOND
 
 
 class Crossing(Protocol):
@@ -43,7 +41,6 @@ class LinkLoad:
         self._plane = plane
         self._crossings = crossings
         self._shares: Shares = {}
-        self._divided_at = 0
         self._probe_bytes = 0
 
     def feed(self, report: Feedback) -> None:
@@ -52,12 +49,11 @@ class LinkLoad:
             self._plane.attend(self._transport, every_ns)
         if not self.channel.is_managed:
             return
-        if was_cut or report.now - self._divided_at >= DIVIDE_NS:
+        if was_cut or self.channel.is_division_due(report.now):
             self._divide(report.now)
         self._probe(report.now)
 
     def _divide(self, now: Nanos) -> None:
-        self._divided_at = now
         crossings = list(self._crossings())
         self.channel.other_bps = sum(crossing.audio_bps(self._node) for crossing in crossings)
         demands = [one for crossing in crossings for one in crossing.demands(self._node, self._shares)]

@@ -23,6 +23,8 @@ CONTENT_NS = 3 * SECOND
 CLOSE_NS, STEADY_NS, CALM_NS = 50 * MILLISECOND, 250 * MILLISECOND, 2 * SECOND
 """How often reports are wanted once something was too much (when a layer is left out or probed for, and else), and
 when nothing ever was. When a queue grows or packets are lost they come at once all the same."""
+DIVIDE_NS = 200 * MILLISECOND
+"""Rates of layers change slowly: while the estimate stays where it is, one division in so long is enough."""
 FULL_NS = SECOND
 """A queue that outlives a failed probe by this was not the probe's."""
 
@@ -53,10 +55,10 @@ class Channel:
         self.estimate = Estimate()
         self.prober = Prober()
         self.division = NO_DIVISION
-        self.divided_at = Nanos(0)
+        self._divided_at, self._divided_bps = Nanos(0), 0
         self.counters: Counter[str] = Counter()
         """What happened here: cuts by cause, probes by outcome."""
-        self._told: Counter[str] = Counter()
+        self._news: Counter[str] = Counter()
         self.other_bps = 0
         """What flows besides video: it is never divided."""
         self._attention = TransportId(0), 0
@@ -100,17 +102,21 @@ class Channel:
         if cause is None:
             return False
         self._content_since = None
-        self.counters[f"cut_{cause.value}"] += 1
+        self._count(f"cut_{cause.value}")
         self.prober.was_cut(now)
         return True
 
     def cap(self, bps: int) -> None:
         self.estimate.cap(bps)
 
+    def is_division_due(self, now: Nanos) -> bool:
+        """The estimate moved, or enough time passed for rates and probes to have."""
+        return self.estimate.bps != self._divided_bps or now - self._divided_at >= DIVIDE_NS
+
     def divide(self, now: Nanos, demands: Sequence[Demand]) -> Division:
         """Who gets what now."""
         estimate = self.estimate
-        self.divided_at = now
+        self._divided_at, self._divided_bps = now, estimate.bps
         budget = max(estimate.bps - self.other_bps, 0)
         self.division = divide(demands, budget, allow_pause=self.allow_pause)
         if estimate.phase is Phase.STARTING:
@@ -121,9 +127,14 @@ class Channel:
 
     def news(self) -> Counter[str]:
         """What happened since the last call."""
-        news = self.counters - self._told
-        self._told = self.counters.copy()
+        if not self._news:
+            return self._news
+        news, self._news = self._news, Counter()
         return news
+
+    def _count(self, name: str) -> None:
+        self.counters[name] += 1
+        self._news[name] += 1
 
     def reset(self) -> None:
         """Nothing flows, so nothing can be learned: as if it were new."""
@@ -154,7 +165,7 @@ class Channel:
         is_silent = not estimate.has_acknowledgements
         if is_silent:
             if self._began_at is not None and now - self._began_at > SILENT_NS:
-                self.counters["silent"] += 1
+                self._count("silent")
                 estimate.open()
         elif self.division.is_deficient:
             self._content_since = None
@@ -177,7 +188,7 @@ class Channel:
         estimate.observe(report)
         outcome = prober.judge(now, estimate.recent_ns, estimate.arrivals.loss(), estimate.round_trip_ns)
         if outcome is not None:
-            self.counters[f"probe_{outcome.value}"] += 1
+            self._count(f"probe_{outcome.value}")
             if outcome is Outcome.WON:
                 estimate.prove(estimate.arrivals.bps() + prober.goal_bps)
             else:
@@ -191,9 +202,9 @@ class Channel:
             return
         wanted = (self.division.used_bps + self.other_bps + self.division.next_step_bps) * 21 // 20
         if not estimate.has_acknowledgements:
-            self.counters["trial_started"] += 1
+            self._count("trial_started")
             estimate.prove(wanted)
             self.prober.put_on_trial(now)
         elif acknowledged := estimate.arrivals.bps():
-            self.counters["probe_started"] += 1
+            self._count("probe_started")
             self.prober.start(now, wanted - acknowledged, estimate.arrivals.loss())

@@ -92,6 +92,21 @@ def test_a_snapshot_says_why() -> None:
     assert snapshot.next_step_bps > 365_000
 
 
+def test_a_division_is_due_when_the_estimate_moved_and_now_and_then() -> None:
+    viewer = Viewer(10_000_000)
+    assert not viewer.channel.is_division_due(BEGIN)
+    assert viewer.channel.is_division_due(Nanos(BEGIN + SECOND))
+    viewer.channel.cap(300_000)
+    assert viewer.channel.is_division_due(BEGIN)
+
+
+def test_what_happened_is_told_once() -> None:
+    viewer = Viewer(300_000)
+    viewer.run(5)
+    assert viewer.channel.news() == viewer.channel.counters
+    assert not viewer.channel.news()
+
+
 def test_a_pause_ends_with_a_reset() -> None:
     viewer = Viewer(60_000, allow_pause=True)
     viewer.run(10)
