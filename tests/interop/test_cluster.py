@@ -223,6 +223,29 @@ async def test_a_hundred_rooms_made_at_once_on_two_nodes(make_node: MakeNode) ->
     assert len(listed[0]) == 100
 
 
+async def test_people_come_to_both_nodes_in_the_same_moment(make_node: MakeNode, make_sdk: MakeSdk) -> None:
+    """Nobody made the room before; they find one another, every time."""
+    a, b = await make_node(), await make_node()
+    ann, bob = await make_sdk(), await make_sdk()
+    for number in range(10):
+        name = f"meeting{number}"
+        await asyncio.gather(
+            ann.do("connect", url=a.url, token=token(name, "ann")),
+            bob.do("connect", url=b.url, token=token(name, "bob")),
+        )
+        await ann.until(lambda s: s["remote"] == ["bob"], 10)
+        await bob.until(lambda s: s["remote"] == ["ann"], 10)
+        sids = []
+        for node in (a, b):
+            async with room_api(node) as lk:
+                rooms = (await lk.room.list_rooms(api.ListRoomsRequest(names=[name]))).rooms
+                sids.append([(room.sid, room.num_participants) for room in rooms])
+        assert sids[0] == sids[1]
+        for client in (ann, bob):
+            await client.do("leave")
+            await client.do("renew")
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_members_come_back_by_themselves(make_node: MakeNode, make_sdk: MakeSdk, how: signal.Signals) -> None:
     """Their node dies, or is told to stop: the clients reconnect through the balancer, nothing else is done."""
