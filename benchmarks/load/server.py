@@ -54,12 +54,13 @@ class OwnServer:
 
     def __init__(
         self, *, name: str = "tertulia", media_ports: int = 1, extra: str = "", module: str = "tertulia",
-        arguments: tuple[str, ...] = (), environment: dict[str, str] | None = None,
+        arguments: tuple[str, ...] = (), environment: dict[str, str] | None = None, secret: str = "",
     ) -> None:  # fmt: skip
+        """`secret`: of the key, where several servers share it; else one of its own."""
         self.name = name
         self._module, self._arguments = module, arguments
         self._environment = environment or {}
-        self._key, self._secret = "bench", secrets.token_urlsafe(32)
+        self._key, self._secret = "bench", secret or secrets.token_urlsafe(32)
         self._port = free_tcp_port()
         first = free_udp_ports(media_ports)
         ports = str(first) if media_ports == 1 else f"{first}-{first + media_ports - 1}"
