@@ -6,6 +6,7 @@ live node only. The channels above it are `association`'s.
 """
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from aiortc import rtcsctptransport as base
 from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
 from aiortc.utils import uint32_gt, uint32_gte
+from google_crc32c import value as crc32c
 
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.machine import SECOND, Nanos
@@ -45,6 +47,10 @@ RTO_MAX_S = 3.0
 MAX_INIT_REPEATS = 60
 HEARTBEAT_NS = 30 * SECOND
 """RFC 9260 16 (HB.interval)."""
+MAX_PACKET_BYTES = 12 + 16 + base.USERDATA_MAX_LENGTH
+"""Headers and the largest DATA chunk; several small chunks share a packet up to this."""
+_ALONE = (base.InitChunk, base.InitAckChunk, base.AbortChunk, base.ShutdownCompleteChunk)
+"""Never bundled (RFC 9260 6.10, 3.3.7)."""
 _HEARTBEAT_INFO = 1
 _TSN_MASK = 0xFFFFFFFF
 _LIVE = frozenset(
@@ -78,9 +84,12 @@ class Carrier:
 
     def _unregister_data_receiver(self, receiver: object) -> None: ...
 
-    async def _send_data(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         if self.open:
             self._send(data)
+
+    async def _send_data(self, data: bytes) -> None:
+        self.send(data)
 
 
 class BoundedSctp(RTCSctpTransport):
@@ -106,6 +115,11 @@ class BoundedSctp(RTCSctpTransport):
         self._sack_handle: asyncio.TimerHandle | None = None
         self._heartbeat: tuple[bytes, Nanos] | None = None
         self._heartbeat_due = Nanos(0)
+        self._is_corked = False
+        """A packet of the peer is being handled: what answers it goes out together."""
+        self._controls: list[bytes] = []
+        self._datas: list[bytes] = []
+        self._corked_bytes = 0
         self._rto = RTO_FIRST_S
         self._cwnd = FIRST_WINDOW_BYTES
         self._inbound_streams_max = MAX_STREAMS
@@ -125,16 +139,24 @@ class BoundedSctp(RTCSctpTransport):
             self._count("sctp_rate_limited")
             return
         self._now = now
+        self._is_corked = True
         try:
             run(self._handle_data(packet))
+            self._measure(now)
         except PeerError:
             self._count("sctp_refused")
         except Exception:
             # aiortc asserts and unpacks on what peers say; its state is left as it was before the chunk.
             self._count("sctp_malformed")
+        finally:
+            self._uncork()
+            self._is_corked = False
 
     def wake(self, now: Nanos) -> None:
-        """Measure the round trip: acknowledgements of data are delayed, those of HEARTBEAT are not."""
+        self._measure(now)
+
+    def _measure(self, now: Nanos) -> None:
+        """The round trip, when its time has come: acknowledgements of data are delayed, those of HEARTBEAT are not."""
         if self.ended or now < self._heartbeat_due:
             return
         self._heartbeat_due = Nanos(now + HEARTBEAT_NS)
@@ -293,8 +315,29 @@ class BoundedSctp(RTCSctpTransport):
 
     async def _send_chunk(self, chunk: base.Chunk) -> None:
         """INIT carries tag 0 even when the peer's INIT has told its tag (RFC 9260 8.5.1)."""
-        tag = 0 if isinstance(chunk, base.InitChunk) else self._remote_verification_tag
-        await self.carrier._send_data(base.serialize_packet(self._local_port, self._remote_port or 0, tag, chunk))
+        data = bytes(chunk)
+        if not self._is_corked or isinstance(chunk, _ALONE):
+            self._uncork()
+            self._send_packet(0 if isinstance(chunk, base.InitChunk) else self._remote_verification_tag, data)
+            return
+        if self._corked_bytes + len(data) > MAX_PACKET_BYTES - 12:
+            self._uncork()
+        (self._datas if isinstance(chunk, base.DataChunk) else self._controls).append(data)
+        self._corked_bytes += len(data)
+
+    def _uncork(self) -> None:
+        """Control chunks go before DATA (RFC 9260 6.10)."""
+        if self._corked_bytes:
+            data = b"".join((*self._controls, *self._datas))
+            self._controls.clear()
+            self._datas.clear()
+            self._corked_bytes = 0
+            self._send_packet(self._remote_verification_tag, data)
+
+    def _send_packet(self, tag: int, chunks: bytes) -> None:
+        header = struct.pack("!HHL", self._local_port, self._remote_port or 0, tag)
+        checksum = crc32c(header + b"\0\0\0\0" + chunks)
+        self.carrier.send(header + struct.pack("<L", checksum) + chunks)
 
     async def _transmit(self) -> None:
         """Within the peer's window and ours (RFC 9260 6.1); a closed window is probed with one chunk."""
