@@ -268,7 +268,7 @@ def _redis(config: Config) -> Iterator[Finding]:
     if not config.redis.configured:
         yield Finding("cluster", "good", "one node, no Redis")
         return
-    from tertulia.node.cluster.redis import connect
+    from tertulia.node.cluster.redis_client import connect, reason
     from tertulia.node.settings import redis
 
     async def ask() -> tuple[float, float]:
@@ -277,6 +277,7 @@ def _redis(config: Config) -> Iterator[Finding]:
             before = time.time()
             seconds, micros = await client.time()
             after = time.time()
+            await client.set("tertulia:doctor", "", px=1000)  # one that is full, or a replica, answers all the same
             return (after - before), seconds + micros / 1e6 - (before + after) / 2
         finally:
             await client.aclose()
@@ -284,7 +285,7 @@ def _redis(config: Config) -> Iterator[Finding]:
     try:
         took_s, ahead_s = asyncio.run(asyncio.wait_for(ask(), REMOTE_S))
     except Exception as error:
-        text = str(error) or f"no answer within {REMOTE_S:.0f} s"
+        text = f"{reason(error)}: {str(error) or f'no answer within {REMOTE_S:.0f} s'}"
         yield Finding("Redis", "wrong", text, "See redis.address, redis.password; is Redis running?")
         return
     skewed = abs(ahead_s) > 5

@@ -23,7 +23,7 @@ NOT_REACHABLE = "Redis is not reachable"
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.OutOfMemoryError, "Redis is out of memory and refuses to write (maxmemory)"),
     (exceptions.ReadOnlyError, "Redis is a replica and refuses to write"),
-    (exceptions.AuthenticationError, "Redis refuses the user name or the password"),
+    (exceptions.AuthenticationError, "Redis refuses the user name or the password, or wants one"),
     (exceptions.NoPermissionError, "Redis does not allow this user what a cluster needs"),
     (exceptions.BusyLoadingError, "Redis is still loading its data"),
     (exceptions.ClusterDownError, "the Redis Cluster is down"),
@@ -60,7 +60,7 @@ def reason(error: Exception) -> str:
         if isinstance(error, kind):
             return text
     if isinstance(error, exceptions.ResponseError):
-        return f"Redis refuses: {str(error)[:SAID_CHARS]}"
+        return f"Redis refuses ({str(error)[:SAID_CHARS]})"
     return NOT_REACHABLE
 
 
