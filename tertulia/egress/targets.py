@@ -225,9 +225,9 @@ def _codecs_of(target: Target, *, video: bool) -> list[AudioCodecName] | None:
         case FileTarget(container="mp3"):
             return ["mp3"]
         case FileTarget(container="mp4"):
-            return ["aac", "opus", "mp3"]
+            return ["aac", "opus"]
         case FileTarget():
-            return ["aac", "opus", "mp3"] if video else ["opus", "aac", "mp3"]
+            return ["aac", "opus"] if video else ["opus", "aac", "mp3"]
         case SegmentsTarget() | StreamsTarget():
             return ["aac"]
         case _:

@@ -66,7 +66,7 @@ METRICS = (
     Known("room_total", "gauge", (), "Rooms"),
     Known("room_duration_seconds", "histogram", (), "Length of ended rooms"),
     Known("participant_total", "gauge", (), "Participants on this node"),
-    Known("room_participant_total", "gauge", (), "Participants in all rooms of this node"),
+    Known("room_participant_total", "gauge", (), "Participants on this node, in all rooms"),
     Known("track_published_total", "gauge", ("kind",), "Published tracks"),
     Known("track_subscribed_total", "gauge", ("kind",), "Subscribed tracks"),
     Known("track_publish_counter", "counter", ("kind", "state"), "Attempts to publish"),

@@ -46,13 +46,13 @@ class Losses:
 def snapshot(node: "Node") -> Snapshot:
     """LiveKit's names for rooms, participants, tracks and packets; drops and limits by name beside them."""
     house, plane = node.house, node.plane.totals()
-    infos = [seat.room.info() for seat in house.seats.values()]
-    participants = sum(info.num_participants for info in infos)
+    participants = 0
     published: dict[tuple[str, ...], int] = {("audio",): 0, ("video",): 0}
     subscribed: dict[tuple[str, ...], int] = {("audio",): 0, ("video",): 0}
     rooms: dict[str, int] = {}
     for seat in house.seats.values():
         tracks = seat.room.figures()
+        participants += tracks["participants"]
         for kind in ("audio", "video"):
             published[kind,] += tracks[f"published_{kind}"]
             subscribed[kind,] += tracks[f"subscribed_{kind}"]
@@ -65,7 +65,7 @@ def snapshot(node: "Node") -> Snapshot:
     }
     drops.update({(f"signal_{name}",): count for name, count in node.counts.items()})
     figures: dict[str, Value | Mapping[tuple[str, ...], Value]] = {
-        "room_total": len(infos),
+        "room_total": len(house.seats),
         "participant_total": participants,
         "room_participant_total": participants,
         "track_published_total": published,

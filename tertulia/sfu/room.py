@@ -144,11 +144,12 @@ class Room:
     def figures(self) -> Mapping[str, int]:
         """Gauges for metrics: members here, published and subscribed tracks by kind."""
         state = self._state
-        figures = Counter({"participants": len(state.sessions), "members": len(state.members)})
+        here = {local.sid for local in state.sessions.values()}
+        figures = Counter({"participants": len(here), "members": len(state.members)})
         figures["relay_rows"] = state.relay.rows()
         for track in state.tracks.values():
             kind = "video" if track.is_video else "audio"
-            figures[f"published_{kind}"] += 1
+            figures[f"published_{kind}"] += track.publisher_sid in here
             figures[f"subscribed_{kind}"] += len(track.subscriptions)
         return figures
 

@@ -85,6 +85,7 @@ def test_streams_bring_their_key_frame_interval_and_a_constant_rate() -> None:
         (room(advanced=egress.EncodingOptions(video_codec=models.VP8)), "video_codec"),
         (room(advanced=egress.EncodingOptions(key_frame_interval=-2)), "key_frame_interval"),
         (room(segment_outputs=[HLS], advanced=egress.EncodingOptions(audio_codec=models.OPUS)), "audio_codec"),
+        (room(file_outputs=[MP4], advanced=egress.EncodingOptions(audio_codec=models.AC_MP3)), "audio_codec"),
         (room(file_outputs=[egress.EncodedFileOutput(s3=egress.S3Upload())]), "file_outputs.s3"),
         (room(file_outputs=[egress.EncodedFileOutput(aliOSS=egress.AliOSSUpload(bucket="b"))]), "aliOSS"),
         (egress.ParticipantEgressRequest(room_name="r", file_outputs=[MP4]), "identity"),
