@@ -11,7 +11,7 @@ from tertulia.protocol.errors import PeerError, RequestError
 from tertulia.sfu import publishing, subscribing
 from tertulia.sfu.participant import LocalParticipant
 from tertulia.sfu.plane.api import Extension
-from tertulia.sfu.settings import NEGOTIATION_NS
+from tertulia.sfu.settings import MAX_PACE_NS, MIN_PACE_NS, NEGOTIATION_NS, PACE_NS
 from tertulia.sfu.state import RoomState
 
 Reason = rtc.RequestResponse.Reason
@@ -39,6 +39,7 @@ def on_offer(state: RoomState, local: LocalParticipant, description: rtc.Session
     publishing.settle(state, local, answer.published, matched)
     if local.single_connection:
         subscribing.settle(state, local, answer.down, answer.stopped, answer.unsupported)
+        _pace(state, local, answer.sdp)
     state.renegotiate(local)
 
 
@@ -72,6 +73,7 @@ def on_answer(state: RoomState, local: LocalParticipant, description: rtc.Sessio
     state.plane.set_extensions(local.down.transport, accepted.extensions)
     local.gives_feedback = Extension.TWCC in accepted.extensions
     subscribing.settle(state, local, accepted.down, accepted.stopped, accepted.unsupported)
+    _pace(state, local, description.sdp)
     state.renegotiate(local)
 
 
@@ -85,6 +87,10 @@ def _refuse(state: RoomState, local: LocalParticipant, counter: str, text: str) 
 
 def speak(state: RoomState, local: LocalParticipant) -> None:
     """At the end of a turn: ask a single-connection client for an offer, or make one ourselves."""
+    if local.paced_until > state.now:
+        if local.pacing is None:
+            local.pacing = state.agenda.at(local.paced_until, lambda: _pace_ended(state, local))
+        return
     if local.offerer is not None:
         if local.offerer.is_due:
             offer(state, local)
@@ -92,6 +98,19 @@ def speak(state: RoomState, local: LocalParticipant) -> None:
     requirement = local.answerer.take_requirement()
     if requirement is not None:
         state.send(local, rtc.SignalResponse(media_sections_requirement=requirement))
+
+
+def _pace(state: RoomState, local: LocalParticipant, text: str) -> None:
+    """One round is over. In a crowd the next one waits for more to do, but not for one who is just coming in."""
+    pace_ns = min(MAX_PACE_NS, PACE_NS * len(state.sessions) * text.count("\nm="))
+    if local.is_active and pace_ns >= MIN_PACE_NS:
+        local.paced_until = state.after(pace_ns)
+
+
+def _pace_ended(state: RoomState, local: LocalParticipant) -> None:
+    local.pacing = None
+    if not local.who.is_gone:
+        state.renegotiate(local)
 
 
 def offer(state: RoomState, local: LocalParticipant) -> None:
@@ -111,6 +130,7 @@ def offer(state: RoomState, local: LocalParticipant) -> None:
 def restart(state: RoomState, local: LocalParticipant) -> None:
     """The client resumed: what was in flight may be lost (wire contract 5.6)."""
     local.answerer.forget_requirement()
+    local.paced_until = state.now
     if local.offerer is not None:
         if local.offerer.is_waiting:
             local.offerer.abandon()

@@ -159,6 +159,9 @@ class LocalParticipant:
         self.offerer: Offerer | None = None
         self.offer_id = 0
         self.offer_deadline: Appointment | None = None
+        self.paced_until: Nanos = Nanos(0)
+        """The next round of negotiation we ask for waits until then, if nothing asks for one sooner."""
+        self.pacing: Appointment | None = None
         # up
         self.pending: dict[str, Pending] = {}
         """add_track requests that wait for their section, by cid."""
