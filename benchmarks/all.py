@@ -27,6 +27,8 @@ from benchmarks.load.scenarios import Window
 from benchmarks.load.server import OwnServer
 
 JOINS = 100
+AFTER_JOINS_S = 0.5
+"""What the last ones still do."""
 IDLE = 200
 ROOM_MEMBERS = 10
 WATCHERS = 10
@@ -85,12 +87,16 @@ async def join_cpu_ms(seconds: float) -> float:
         at_rest = await _between(fleet, max(2.0, seconds / 2))
         before, used_before = await fleet.mark()
         await fleet.join([Role("bench", f"member-{number}") for number in range(JOINS)])
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(AFTER_JOINS_S)
         joining = _window(before, used_before, *await fleet.mark())
         at_end = await _between(fleet, max(2.0, seconds / 2))
-        usual = sum(window.used.exact_s / window.seconds for window in (at_rest, at_end) if window.used) / 2
         assert joining.used is not None
-        return (joining.used.exact_s - usual * joining.seconds) / JOINS * 1e3
+        assert at_rest.used is not None
+        assert at_end.used is not None
+        rest, end = (window.used.exact_s / window.seconds for window in (at_rest, at_end) if window.used)
+        # the load grows while they come, and stays once all are there
+        usual_s = (rest + end) / 2 * (joining.seconds - AFTER_JOINS_S) + end * AFTER_JOINS_S
+        return (joining.used.exact_s - usual_s) / JOINS * 1e3
 
 
 async def idle_kib() -> float:
