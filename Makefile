@@ -11,7 +11,7 @@ DIST := tertulia/node/pages/dist/index.html
 WEB_SOURCES := $(wildcard web/src/*) web/build.mjs web/index.html web/check.html web/icon.svg
 PLANE_SOURCES := $(filter-out tertulia/sfu/plane/compiled/%,$(wildcard tertulia/sfu/plane/*.py tertulia/sfu/plane/*.p[yx][xi]))
 
-.PHONY: help setup run web plane test check check-native fuzz unit sim interop test-long bench format clean
+.PHONY: help setup run web plane test check check-native fuzz unit sim interop test-long bench bench-cluster format clean
 
 help:
 	@echo 'make setup      .venv with everything, the compiled data plane, the demo page'
@@ -25,6 +25,7 @@ help:
 	@echo 'make check-native the compiled plane under sanitizers'
 	@echo 'make fuzz       mutated packets for SECONDS=30, from SEED=1'
 	@echo 'make bench      every budget of the design, measured'
+	@echo 'make bench-cluster  what two nodes and a Redis cost'
 	@echo 'make web        the demo page (needs npm)'
 	@echo 'make format     format and mend what can be mended'
 	@echo 'make clean      remove what was built'
@@ -116,6 +117,9 @@ fuzz: $(VENV)/.installed plane
 
 bench: setup
 	$(PY) -m benchmarks.all $(ARGS)
+
+bench-cluster: setup
+	$(PY) -m benchmarks.cluster $(ARGS)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -32,7 +32,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 DRAWN = ("subscribers", "publishers")
 """Of these the plots are kept."""
-BUDGETS, PROFILE = "budgets", "profile"
+BUDGETS, CLUSTER, PROFILE = "budgets", "cluster", "profile"
 
 
 def block(page: str, name: str, text: str) -> str:
@@ -73,17 +73,25 @@ def run(name: str, folder: Path) -> str:
 
 def budgets(folder: Path) -> str:
     """`make bench` as a table."""
-    figures = folder / "budgets.json"
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.all", "--json", str(figures)], check=False, stdout=subprocess.DEVNULL
-    )
+    return _table("benchmarks.all", "make bench", folder / "budgets.json")
+
+
+def cluster(folder: Path) -> str:
+    """`make bench-cluster` as a table."""
+    return _table("benchmarks.cluster", "make bench-cluster", folder / "cluster.json")
+
+
+def _table(module: str, shown: str, figures: Path) -> str:
+    """Budgets, with the notes of the run."""
+    subprocess.run([sys.executable, "-m", module, "--json", str(figures)], check=False, stdout=subprocess.DEVNULL)
     found = json.loads(figures.read_text())
-    text = ["`make bench`", "", conditions(found["load"], found["machine"]), ""]
+    text = [f"`{shown}`", "", conditions(found["load"], found["machine"]), ""]
     text += ["| what | measured | budget | |", "| --- | ---: | ---: | --- |"]
     for one in found["budgets"]:
         relation, unit = (">=" if one["at_least"] else "<="), f" {one['unit']}" if one["unit"] else ""
         verdict = "holds" if one["holds"] else "**exceeds**"
         text.append(f"| {one['what']} | {one['measured']:.2f}{unit} | {relation} {one['budget']:g}{unit} | {verdict} |")
+    text += ["", *(f"- {note}" for note in found["notes"])]
     return "\n".join(text)
 
 
@@ -97,7 +105,7 @@ def where_time_goes(_: Path) -> str:
     return f"`python {' '.join(command)}`\n\n{conditions(load, machine())}\n\n{told.stdout}"
 
 
-OWN: dict[str, Callable[[Path], str]] = {BUDGETS: budgets, PROFILE: where_time_goes}
+OWN: dict[str, Callable[[Path], str]] = {BUDGETS: budgets, CLUSTER: cluster, PROFILE: where_time_goes}
 KNOWN = (*OWN, *RUNS)
 
 
