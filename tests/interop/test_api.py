@@ -406,7 +406,12 @@ async def test_the_javascript_server_sdk(call: Call, node_parts: Path) -> None:
         "ann": call.ann_sids,
     }
     process = await asyncio.create_subprocess_exec(
-        node, str(node_parts / "server_sdk.mjs"), json.dumps(orders), stdout=-1, stderr=-1
+        node,
+        "--experimental-global-webcrypto",  # Debian 12's Node is 18, where the SDK's `crypto` is no global yet
+        str(node_parts / "server_sdk.mjs"),
+        json.dumps(orders),
+        stdout=-1,
+        stderr=-1,
     )
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, err.decode()[-3000:] + out.decode()[-3000:]
