@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from tertulia.protocol.machine import Machine, Nanos
+from tertulia.protocol.machine import MILLISECOND, Machine, Nanos
 
 EventT = TypeVar("EventT")
 OutputT = TypeVar("OutputT")
@@ -87,8 +87,9 @@ class Driver(Generic[EventT, OutputT]):
             self._timer = None
         self._due = due
         if due is not None:
-            delay_s = max(0, due - monotonic()) / 1e9
-            self._timer = self._loop.call_later(delay_s, self._expired)
+            # the loop's timers have whole milliseconds: rounded down they would expire early and be set again at once
+            delay_ms = max(0, due - monotonic()) // MILLISECOND + 1
+            self._timer = self._loop.call_later(delay_ms / 1e3, self._expired)
 
     def _expired(self) -> None:
         self._timer = None

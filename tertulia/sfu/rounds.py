@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from livekit.protocol import rtc
 
+from tertulia.protocol.machine import MILLISECOND, Nanos
 from tertulia.sfu import downlink, joining, scoring, subscribing
 from tertulia.sfu.hearing import Hearing
 from tertulia.sfu.media.layers import CYCLE_NS
@@ -11,6 +12,9 @@ from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.publication import PublishedTrack
 from tertulia.sfu.settings import QUALITY_NS, ROOM_UPDATE_NS, TOKEN_REFRESH_NS
 from tertulia.sfu.state import RoomState
+
+BEAT_NS = 20 * MILLISECOND
+"""Rounds fall on a common beat: a node with hundreds of rooms wakes up fifty times a second, not a thousand times."""
 
 
 class Rounds:
@@ -40,7 +44,8 @@ class Rounds:
         if name in self._running:
             return
         self._running.add(name)
-        self._state.agenda.at(self._state.after(period_ns), lambda: self._run(name, work))
+        due = self._state.after(period_ns)
+        self._state.agenda.at(Nanos(due - due % min(BEAT_NS, period_ns)), lambda: self._run(name, work))
 
     def _run(self, name: str, work: Callable[[], None]) -> None:
         """`ensure` starts it again at the end of this turn if it is still needed."""

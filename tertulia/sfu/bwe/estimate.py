@@ -9,7 +9,7 @@ from enum import Enum
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu.bwe.feedback import Arrivals
-from tertulia.sfu.bwe.loss import LossBound
+from tertulia.sfu.bwe.loss import MUCH, LossBound
 from tertulia.sfu.plane.api import Feedback, Usage
 
 UNLIMITED_BPS = 100_000_000
@@ -129,13 +129,13 @@ class Estimate:
             self.phase, self.bps = Phase.LIMITED, bps
 
     def _judge(self, now: Nanos) -> Cause | None:
-        rate = self.arrivals.bps()
-        bound = self._loss.judge(now, self.arrivals.loss(), rate)
+        rate, loss = self.arrivals.bps(), self.arrivals.loss()
+        bound = self._loss.judge(now, loss, rate)
         if self.usage is Usage.OVER and rate and not self.settles(now):
             return self._cut(now, int(DECREASE * rate), Cause.DELAY)
         if bound is not None and bound < self.bps:
             return self._cut(now, bound, Cause.LOSS)
-        if self.is_calm(now):
+        if loss <= MUCH and self.is_calm(now):
             self.prove(rate)
         return None
 

@@ -148,3 +148,23 @@ def test_a_loss_bound_is_followed_by_a_pause() -> None:
     assert bound.judge(Nanos(BEGIN + SECOND // 2), 0.15, 850_000) is None
     assert bound.judge(Nanos(BEGIN + SECOND), 0.5, 500_000) == 500_000
     assert bound.judge(Nanos(BEGIN + 3 * SECOND), 0.5, 0) is None
+
+
+def test_a_path_full_of_repetitions_is_given_less_until_it_is_free() -> None:
+    """All that arrives fits, half of it says again what was lost: a bound at what arrives would keep it so."""
+    bound, given = LossBound(), []
+    for second in range(3):
+        given.append(bound.judge(Nanos(BEGIN + second * SECOND), 0.4, 400_000))
+    assert given == [400_000, 300_000, 225_000]
+    assert bound.judge(Nanos(BEGIN + 3 * SECOND), 0.0, 400_000) is None
+    assert bound.judge(Nanos(BEGIN + 4 * SECOND), 0.4, 400_000) == 400_000, "another time"
+
+
+def test_nothing_is_proven_while_much_is_lost() -> None:
+    estimate = started()
+    for number in range(40):
+        now = Nanos(BEGIN + number * SECOND // 10)
+        lost = 8 if number < 20 else 2
+        estimate.feed(report(now, acknowledged_bytes=5_000, acknowledged_packets=12, lost_packets=lost), 0)
+    assert estimate.phase is Phase.LIMITED
+    assert estimate.bps < 400_000, "what arrives while a seventh is lost"
