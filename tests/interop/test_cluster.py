@@ -414,7 +414,7 @@ async def test_a_recording_runs_at_the_idle_node(make_node: MakeNode, make_sdk: 
         (started,) = (await lk.egress.list_egress(api.ListEgressRequest(room_name="automatic"))).items
         assert started.egress_id not in a.log(), "made at A, which takes no jobs"
     assert info.status == COMPLETE, info.error
-    assert begun.egress_id in c.log()
+    assert begun.egress_id in c.log(), [line for line in a.log().splitlines() if "egress" in line]
     assert begun.egress_id not in a.log() + b.log()
     footage = play(Path(info.file_results[0].location))
     at = between_flashes(footage, 80, 90, 2)

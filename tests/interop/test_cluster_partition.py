@@ -38,7 +38,9 @@ def why_not() -> str:
         return "network namespaces need root"
     if not (shutil.which("ip") and shutil.which("nft")):
         return "iproute2 or nftables is missing: `make test` installs them"
-    tried = subprocess.run("ip netns add tertulia-try && ip netns del tertulia-try", shell=True, capture_output=True)
+    name = "tertulia-try"
+    steps = f"ip netns add {name} && {{ ip netns exec {name} true; tried=$?; ip netns del {name}; exit $tried; }}"
+    tried = subprocess.run(steps, shell=True, capture_output=True)
     return "" if tried.returncode == 0 else "this machine does not allow network namespaces"
 
 

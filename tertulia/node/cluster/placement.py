@@ -31,7 +31,7 @@ log = structlog.get_logger()
 ELSEWHERE = frozenset({"resource_exhausted", "unavailable", "deadline_exceeded", "unimplemented"})
 """Refusals that say nothing about the request: another node may take it."""
 MAX_ASKED = 8
-BID_S = 0.25
+BID_S = 0.5
 """Bids that come later are too late; nodes of one cluster answer within a few milliseconds."""
 MAX_ROUNDS = 1_000
 """Calls for bids at the same time; beyond it records decide."""
@@ -164,6 +164,7 @@ class Placement:
                 await round_.complete.wait()
         except TimeoutError:
             self._cluster.counters["bids_missed"] += len(round_.waiting)
+            log.info("egress.bids_missed", nodes=sorted(round_.waiting))
         finally:
             del self._rounds[self._number]
         return round_.bids
