@@ -92,6 +92,8 @@ class Digest(Word):
     instance: int
     number: int
     data_number: int
+    wants_number: int = 0
+    """Of the last `Wants` to this listener; 0: none."""
 
 
 class Data(Word):

@@ -1,7 +1,7 @@
 """Media of remote members: fetched from their node with the first wish here, given up with the last.
 
-This node picks the SSRCs and says which layers its members are to be shown (`bus.Wants`); wishes are said again with
-every digest, because a word may be lost.
+This node picks the SSRCs and says which layers its members are to be shown (`bus.Wants`); a digest tells their number,
+because a word may be lost.
 """
 
 from collections.abc import Iterator
@@ -137,13 +137,14 @@ class Fetching:
                 self._say(node, wishes)
                 replication.enliven(self._state)
 
-    def remind(self) -> None:
-        for node, wishes in list(self._told.items()):
+    def remind(self, node: NodeId) -> None:
+        if (wishes := self._told.get(node)) is not None:
             self._say(node, wishes)
 
     def _say(self, node: NodeId, wishes: Wishes) -> None:
         state = self._state
-        if node not in state.replicas.nodes:
+        elsewhere = state.replicas.nodes.get(node)
+        if elsewhere is None:
             self._told.pop(node, None)
             return
         wants, data_tracks = wishes
@@ -151,6 +152,7 @@ class Fetching:
             self._expect(want)
         self._told[node] = wishes
         state.replicas.wants_number += 1
+        elsewhere.wants_told = state.replicas.wants_number
         word = bus.Wants(
             instance=state.replicas.instance,
             number=state.replicas.wants_number,

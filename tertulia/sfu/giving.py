@@ -1,7 +1,7 @@
 """Media of our members for other nodes: one raw row per codec and layer towards each, however many viewers it has.
 
 A layer that is not needed any more lingers, because its viewers switch at a key frame; one that is too much for a thin
-link goes sooner. Wishes that are not repeated end.
+link goes sooner. Wishes that are not confirmed end.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ LINGER_NS = 2 * SECOND
 CUT_LINGER_NS = SECOND // 4
 """The same on a link that is too thin: long enough for a key frame that is on its way."""
 EXPIRE_NS = 30 * SECOND
-"""Wishes that are not repeated end after this: their node is deaf or forgot us."""
+"""Wishes that are not confirmed end after this: their node is deaf or forgot us."""
 MAX_WANTS = 5000
 """Wishes of one node."""
 
@@ -210,6 +210,10 @@ class Giving:
         for sid in dict.fromkeys(key[0] for key in given):
             if (track := self._state.tracks.get(sid)) is not None:
                 dynacast.review(self._state, track)
+
+    def still_wanted_by(self, node: NodeId) -> None:
+        if node in self._heard_at:
+            self._heard_at[node] = self._state.now
 
     def expire(self) -> None:
         now = self._state.now

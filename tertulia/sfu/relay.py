@@ -66,8 +66,14 @@ class Relay(Protocol):
 
     def node_gone(self, node: NodeId) -> None: ...
 
-    def remind(self) -> None:
-        """Say all wishes again: their word may have been lost."""
+    def remind(self, node: NodeId) -> None:
+        """Say all wishes to a node again: their word may have been lost."""
+
+    def still_wanted_by(self, node: NodeId) -> None:
+        """A node has told no other wishes since the last that were heard."""
+
+    def expire(self) -> None:
+        """Wishes of nodes that have long not confirmed them end."""
 
     def flush(self) -> None:
         """At the end of a turn: say what changed."""
@@ -118,7 +124,13 @@ class NoRelay:
     def node_gone(self, node: NodeId) -> None:
         return
 
-    def remind(self) -> None:
+    def remind(self, node: NodeId) -> None:
+        return
+
+    def still_wanted_by(self, node: NodeId) -> None:
+        return
+
+    def expire(self) -> None:
         return
 
     def flush(self) -> None:

@@ -26,7 +26,3 @@ class MediaRelay(Fetching, Giving):
     def node_gone(self, node: NodeId) -> None:
         Fetching.node_gone(self, node)
         Giving.node_gone(self, node)
-
-    def remind(self) -> None:
-        super().remind()
-        self.expire()

@@ -105,6 +105,7 @@ def _introduce(state: RoomState, node: NodeId, instance: int) -> Elsewhere:
 def _hello(state: RoomState, node: NodeId, word: bus.Hello) -> None:
     elsewhere = _introduce(state, node, word.instance)
     replication.snapshot(state, elsewhere)
+    state.relay.remind(node)
 
 
 def _snapshot(state: RoomState, node: NodeId, word: bus.Snapshot) -> None:
@@ -123,7 +124,7 @@ def _snapshot(state: RoomState, node: NodeId, word: bus.Snapshot) -> None:
     if elsewhere.data_next == 0:
         elsewhere.data_next = max(1, word.data_number)
         replica_data.drain(state, elsewhere)
-    state.relay.remind()
+    state.relay.remind(node)
 
 
 def _change(state: RoomState, node: NodeId, word: bus.Change) -> None:
@@ -156,6 +157,11 @@ def _digest(state: RoomState, node: NodeId, word: bus.Digest) -> None:
         replication.ask(state, elsewhere)
     if elsewhere.data_next and word.data_number >= elsewhere.data_next:
         replica_data.await_missing(state, elsewhere, word.data_number)
+    if word.wants_number > elsewhere.wants_number:
+        state.counters["relay_wants_missed"] += 1
+        replication.ask(state, elsewhere)
+    elif word.wants_number:
+        state.relay.still_wanted_by(node)
 
 
 def _goodbye(state: RoomState, node: NodeId, word: bus.Goodbye) -> None:

@@ -13,10 +13,10 @@ from tertulia.sfu.agenda import Appointment
 
 ASK_NS = 200 * MILLISECOND
 """A question that was not answered is put again after this."""
-LIVELY_NS, CALM_NS = SECOND, 5 * SECOND
+LIVELY_NS, CALM_NS = SECOND, 10 * SECOND
 """Digests come this often while things change, and when nothing does."""
 LIVELY_FOR_NS = 5 * SECOND
-SILENT_NS = 20 * SECOND
+SILENT_NS = 25 * SECOND
 """A node that said nothing for this long is asked whether it still holds the room."""
 KEPT_BYTES = 8 << 20
 KEPT_NS = 5 * SECOND
@@ -53,6 +53,9 @@ class Elsewhere:
     scores: dict[str, float] = field(default_factory=dict)
     scores_number: int = 0
     wants_number: int = 0
+    """Of the last wishes heard from there."""
+    wants_told: int = 0
+    """Of the last wishes told there."""
     data_tracks: frozenset[str] = frozenset()
     """Data tracks of members here that somebody there is subscribed to."""
     # reliable data from there

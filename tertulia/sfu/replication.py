@@ -159,11 +159,16 @@ def _digest(state: RoomState) -> None:
     if not replicas.nodes:
         return
     for elsewhere in replicas.nodes.values():
-        word = bus.Digest(instance=replicas.instance, number=replicas.number, data_number=elsewhere.data_sent)
+        word = bus.Digest(
+            instance=replicas.instance,
+            number=replicas.number,
+            data_number=elsewhere.data_sent,
+            wants_number=elsewhere.wants_told,
+        )
         say(state, word, elsewhere.node)
         if state.now - elsewhere.heard_at > SILENT_NS:
             ask(state, elsewhere)
-    state.relay.remind()
+    state.relay.expire()
     _schedule(state, LIVELY_NS if state.now < replicas.lively_until else CALM_NS)
 
 

@@ -356,7 +356,16 @@ async def test_every_call_is_answered_alike_on_each_node(make_node: MakeNode, ma
     for node in (a, b, c):
         async with room_api(node) as lk:
             assert (await lk.room.list_rooms(api.ListRoomsRequest())).rooms[0].metadata == "r2"
+    async with room_api(a) as lk:
+        await lk.room.create_room(api.CreateRoomRequest(name="spare"))
+    for node in (a, b, c):
+        async with room_api(node) as lk:
+            named = (await lk.room.list_rooms(api.ListRoomsRequest(names=["demo"]))).rooms
+            assert [room.name for room in named] == ["demo"], "asked for by name, wherever it is held"
+            both = (await lk.room.list_rooms(api.ListRoomsRequest())).rooms
+            assert sorted(room.name for room in both) == ["demo", "spare"]
     async with room_api(c) as lk:
+        await lk.room.delete_room(api.DeleteRoomRequest(room="spare"))
         await lk.room.remove_participant(api.RoomParticipantIdentity(room="demo", identity="ann"))
         await soon(lambda: only(b, "bob"))
         await lk.room.delete_room(api.DeleteRoomRequest(room="demo"))

@@ -5,9 +5,9 @@ by a digest. The store is small and authoritative: room records changed by compa
 leases of nodes. Times in the store are the store's own, so that clocks of nodes need not agree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -75,6 +75,13 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the member counts against max_participants (recorders and agents do not)."""
 
 
+class Held(NamedTuple):
+    """A room in the store."""
+
+    record: RoomRecord
+    claims: list[Claim]
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """The answer to a claim: ours, and whom it displaced."""
@@ -128,7 +135,8 @@ class Store(Protocol):
 
     async def room(self, name: str) -> RoomRecord | None: ...
 
-    async def rooms(self, names: tuple[str, ...] = ()) -> list[RoomRecord]: ...
+    async def rooms(self, names: Sequence[str] | None = None) -> dict[str, Held]:
+        """Those of these rooms that exist, by name; None: all rooms."""
 
     async def create_room(self, record: RoomRecord) -> tuple[RoomRecord, bool]:
         """The record in force and whether it is ours; of two creators at the same moment exactly one wins."""
@@ -150,5 +158,3 @@ class Store(Protocol):
 
     async def release(self, room: str, identity: str, sid: str) -> None:
         """Give the identity back if this sid still holds it."""
-
-    async def claims(self, room: str) -> list[Claim]: ...

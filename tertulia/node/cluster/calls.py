@@ -121,8 +121,8 @@ class Calls:
         seats = [seat for seat in self._house.seats.values() if not names or seat.name in names]
         found = {seat.name: seat.room.info() for seat in seats}
         if hops == 0:
-            records = await self._cluster.store.rooms(tuple(sorted(names - set(found))) if names else ())
-            found.update(await self._list_elsewhere([record for record in records if record.name not in found]))
+            held = await self._cluster.store.rooms(sorted(names - set(found)) if names else None)
+            found.update(await self._list_elsewhere([one.record for name, one in held.items() if name not in found]))
         return room.ListRoomsResponse(rooms=list(found.values()))
 
     async def _list_elsewhere(self, records: list[RoomRecord]) -> dict[str, models.Room]:

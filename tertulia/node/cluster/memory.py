@@ -1,12 +1,12 @@
 """The cluster of one process: no Redis, nothing to wait for. Several nodes of a test may share one `MemoryCluster`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from tertulia.node.cluster.api import Claim, Claimed, NodeRecord, RoomRecord
+from tertulia.node.cluster.api import Claim, Claimed, Held, NodeRecord, RoomRecord
 
 
 class MemoryCluster:
@@ -83,10 +83,10 @@ class MemoryStore:
     async def room(self, name: str) -> RoomRecord | None:
         return self._cluster.rooms.get(name)
 
-    async def rooms(self, names: tuple[str, ...] = ()) -> list[RoomRecord]:
-        if not names:
-            return list(self._cluster.rooms.values())
-        return [self._cluster.rooms[name] for name in names if name in self._cluster.rooms]
+    async def rooms(self, names: Sequence[str] | None = None) -> dict[str, Held]:
+        records, claims = self._cluster.rooms, self._cluster.claims
+        asked = records if names is None else names
+        return {name: Held(records[name], list(claims.get(name, {}).values())) for name in asked if name in records}
 
     async def create_room(self, record: RoomRecord) -> tuple[RoomRecord, bool]:
         present = self._cluster.rooms.setdefault(record.name, record)
@@ -126,6 +126,3 @@ class MemoryStore:
         held = self._cluster.claims.get(room, {})
         if (present := held.get(identity)) is not None and present.sid == sid:
             del held[identity]
-
-    async def claims(self, room: str) -> list[Claim]:
-        return list(self._cluster.claims.get(room, {}).values())

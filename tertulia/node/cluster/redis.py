@@ -7,7 +7,7 @@ bus drops, the store raises `Unavailable`, and both come back by themselves.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from tertulia.node.cluster.api import (
     LEASE_MS,
     Claim,
     Claimed,
+    Held,
     NodeRecord,
     RoomRecord,
     Unavailable,
@@ -39,6 +40,8 @@ READ_S = 0.25
 """One look for messages."""
 PING_LOOKS, DEAF_LOOKS = 4, 12
 """After so many looks without a message we ask whether somebody is there, and dial again when nobody is."""
+ROOMS_AT_ONCE = 100
+"""So many are read with one question: others wait no longer than for these."""
 PREFIX = "tertulia"
 
 
@@ -210,6 +213,11 @@ def _claim(identity: str, text: str) -> Claim | None:
     return Claim(identity=identity, sid=parts[0], node=parts[1], counted=parts[2] == "1", ticket=int(parts[3]))
 
 
+def _claims(held: dict[bytes, bytes]) -> list[Claim]:
+    found = (_claim(key.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for key, value in held.items())
+    return [claim for claim in found if claim is not None]
+
+
 class RedisStore:
     """`Store` over Redis."""
 
@@ -246,19 +254,35 @@ class RedisStore:
             self.counters["store_garbage"] += 1
             return None
 
+    async def _ask_all(self, commands: Callable[[Any], None]) -> list[Any]:
+        """Several commands in one go; each is answered, none waits for another's answer."""
+        pipeline = self._client.pipeline(transaction=False)
+        commands(pipeline)
+        answers: list[Any] = await self._ask(pipeline.execute())
+        return answers
+
     async def renew(self, node: NodeRecord) -> None:
-        await self._ask(self._client.set(f"{self._prefix}:node:{node.id}", msgspec.msgpack.encode(node), px=LEASE_MS))
-        await self._ask(self._client.sadd(f"{self._prefix}:nodes", node.id))
+        def commands(pipeline: Any) -> None:
+            pipeline.set(f"{self._prefix}:node:{node.id}", msgspec.msgpack.encode(node), px=LEASE_MS)
+            pipeline.sadd(f"{self._prefix}:nodes", node.id)
+
+        await self._ask_all(commands)
 
     async def withdraw(self, node_id: str) -> None:
         await self._ask(self._client.delete(f"{self._prefix}:node:{node_id}"))
         await self._ask(self._client.srem(f"{self._prefix}:nodes", node_id))
 
     async def nodes(self) -> list[NodeRecord]:
+        ids = [
+            raw.decode("utf-8", "replace") for raw in await self._ask(self._client.smembers(f"{self._prefix}:nodes"))
+        ]
+
+        def commands(pipeline: Any) -> None:
+            for node_id in ids:
+                pipeline.get(f"{self._prefix}:node:{node_id}")
+
         found: list[NodeRecord] = []
-        for raw in await self._ask(self._client.smembers(f"{self._prefix}:nodes")):
-            node_id = raw.decode("utf-8", "replace")
-            data = await self._ask(self._client.get(f"{self._prefix}:node:{node_id}"))
+        for node_id, data in zip(ids, await self._ask_all(commands) if ids else [], strict=True):
             if data is None:
                 await self._ask(self._client.srem(f"{self._prefix}:nodes", node_id))
             elif (record := self._decode(data, NodeRecord)) is not None:
@@ -275,14 +299,27 @@ class RedisStore:
         record: RoomRecord | None = self._decode(data, RoomRecord)
         return record
 
-    async def rooms(self, names: tuple[str, ...] = ()) -> list[RoomRecord]:
-        if not names:
+    async def rooms(self, names: Sequence[str] | None = None) -> dict[str, Held]:
+        if names is None:
             members = await self._ask(self._client.smembers(f"{self._prefix}:rooms"))
-            names = tuple(sorted(raw.decode("utf-8", "replace") for raw in members))
-        found = []
-        for name in names:
-            if (record := await self.room(name)) is not None:
-                found.append(record)
+            names = sorted(raw.decode("utf-8", "replace") for raw in members)
+        found: dict[str, Held] = {}
+        for start in range(0, len(names), ROOMS_AT_ONCE):
+            found.update(await self._rooms(names[start : start + ROOMS_AT_ONCE]))
+        return found
+
+    async def _rooms(self, names: Sequence[str]) -> dict[str, Held]:
+        def commands(pipeline: Any) -> None:
+            for name in names:
+                record, claims, _ = self._room_keys(name)
+                pipeline.hmget(record, "record", "version")
+                pipeline.hgetall(claims)
+
+        answers = await self._ask_all(commands)
+        found: dict[str, Held] = {}
+        for name, held, claims in zip(names, answers[::2], answers[1::2], strict=True):
+            if (record := self._record(held[0], held[1])) is not None:
+                found[name] = Held(record, _claims(claims))
         return found
 
     async def create_room(self, record: RoomRecord) -> tuple[RoomRecord, bool]:
@@ -345,10 +382,3 @@ class RedisStore:
 
     async def release(self, room: str, identity: str, sid: str) -> None:
         await self._ask(self._client.eval(scripts.RELEASE, 1, self._room_keys(room)[1], identity, sid))
-
-    async def claims(self, room: str) -> list[Claim]:
-        held = await self._ask(self._client.hgetall(self._room_keys(room)[1]))
-        found = (
-            _claim(key.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for key, value in held.items()
-        )
-        return [claim for claim in found if claim is not None]

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from livekit.protocol import models, room
 
-from tertulia.node.cluster.api import Claim, RoomRecord, Unavailable
+from tertulia.node.cluster.api import Claim, Held, RoomRecord, Unavailable
 from tertulia.node.driver import monotonic
 from tertulia.protocol import bus
 from tertulia.protocol.errors import PeerError, RequestError
@@ -268,13 +268,14 @@ class SharedRooms:
 
     async def reconcile(self) -> None:
         """Make the store say what is true here: records with this node in them, claims of our members."""
+        held = await self._cluster.store.rooms(list(self._house.seats))
         for seat in list(self._house.seats.values()):
             if not seat.driver.stopped and seat.name not in self._opening:
-                await self._reconcile(seat)
+                await self._reconcile(seat, held.get(seat.name))
 
-    async def _reconcile(self, seat: "Seat") -> None:
+    async def _reconcile(self, seat: "Seat", held: Held | None) -> None:
         store = self._cluster.store
-        record = await store.room(seat.name)
+        record = held.record if held is not None else None
         if record is None:
             record, _ = await store.create_room(
                 RoomRecord(
@@ -295,11 +296,12 @@ class SharedRooms:
         if seat.driver.stopped:
             return
         self._meet(seat, record)
-        await self._reconcile_claims(seat)
+        await self._reconcile_claims(seat, held.claims if held is not None else [])
 
-    async def _reconcile_claims(self, seat: "Seat") -> None:
+    async def _reconcile_claims(self, seat: "Seat", claims: list[Claim]) -> None:
+        """`claims` may be a moment old: saying one again or giving one back does no harm where a later one stands."""
         store = self._cluster.store
-        held = {claim.sid for claim in await store.claims(seat.name) if claim.node == self._cluster.id}
+        held = {claim.sid for claim in claims if claim.node == self._cluster.id}
         for who in seat.room.among.members_here():
             if who.sid not in held:
                 claim = Claim(
@@ -310,7 +312,7 @@ class SharedRooms:
                     counted=not who.is_dependent,
                 )
                 await store.restore_claim(seat.name, claim)
-        for claim in await store.claims(seat.name):
+        for claim in claims:
             present = self._claiming | {who.sid for who in seat.room.among.members_here()}
             if claim.node == self._cluster.id and claim.sid not in present:
                 await store.release(seat.name, claim.identity, claim.sid)
@@ -322,9 +324,9 @@ class SharedRooms:
         if not directory.is_trusted or cluster.id != min([cluster.id, *directory.nodes]):
             return
         seen = set()
-        for record in await cluster.store.rooms():
+        for record, claims in (await cluster.store.rooms()).values():
             dead = {node for node in record.nodes if not cluster.is_alive(node)}
-            for claim in await cluster.store.claims(record.name):
+            for claim in claims:
                 if not cluster.is_alive(claim.node):
                     await cluster.store.release(record.name, claim.identity, claim.sid)
             alive = tuple(node for node in record.nodes if node not in dead)

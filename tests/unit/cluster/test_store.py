@@ -82,11 +82,26 @@ async def test_remove_spares_a_later_incarnation(pair: Pair) -> None:
     assert await store.room("demo") is not None
     await store.remove_room("demo", "RM_2")
     assert await store.room("demo") is None
-    assert await store.rooms() == []
+    assert await store.rooms() == {}
+
+
+async def test_many_rooms_are_read_at_once(pair: Pair) -> None:
+    store = pair[0]
+    names = [f"room {{{number}}}" for number in range(250)]
+    for name in names:
+        await store.create_room(RoomRecord(name=name, sid=f"RM_{name}"))
+        await store.claim(name, Claim(identity="ann", sid=f"PA_{name[6:-1]}", node="ND_a", ticket=0), 0)
+    held = await store.rooms()
+    assert {name: (one.record.sid, [claim.sid for claim in one.claims]) for name, one in held.items()} == {
+        name: (f"RM_{name}", [f"PA_{name[6:-1]}"]) for name in names
+    }
+    assert list(await store.rooms([names[7], "nobody's"])) == [names[7]]
+    assert await store.rooms([]) == {}
 
 
 async def test_last_claim_wins_and_names_the_displaced(pair: Pair) -> None:
     store = pair[0]
+    await store.create_room(RoomRecord(name="demo", sid="RM_1"))
     one = await store.claim("demo", Claim(identity="al ice", sid="PA_1", node="ND_a", ticket=0), 0)
     two = await store.claim("demo", Claim(identity="al ice", sid="PA_2", node="ND_b", ticket=0), 0)
     assert one is not None
@@ -94,7 +109,7 @@ async def test_last_claim_wins_and_names_the_displaced(pair: Pair) -> None:
     assert two is not None
     assert two.displaced == one.claim
     await store.release("demo", "al ice", "PA_1")
-    assert [claim.sid for claim in await store.claims("demo")] == ["PA_2"]
+    assert [claim.sid for claim in (await store.rooms(["demo"]))["demo"].claims] == ["PA_2"]
 
 
 async def test_limit_is_exact_when_many_come_at_once(pair: Pair) -> None:
