@@ -1,22 +1,29 @@
 """A room's own view of the shared data plane: the same orders, with a note of which room each handle belongs to."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
+from tertulia.node.driver import monotonic
 from tertulia.protocol.ids import TransportId
+from tertulia.protocol.machine import MILLISECOND, Nanos
 from tertulia.sfu.plane.api import AudioWindow, Codec, KeyFrame, Plane, Report, Switched
 
 OwnerT = TypeVar("OwnerT")
+LEVELS_NS = 50 * MILLISECOND
+"""The plane is asked for the levels of all rooms at most this often, however many rooms there are."""
 
 
 class Handles(Generic[OwnerT]):
     """Who owns which up stream, down track and tap of the plane, so that reports and levels find their room."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, clock: Callable[[], Nanos] = monotonic) -> None:
         self.plane = plane
         self.ups: dict[int, OwnerT] = {}
         self.downs: dict[int, OwnerT] = {}
-        self._levels: dict[int, list[AudioWindow]] = {}
+        self._clock = clock
+        self._levels: dict[int, dict[int, AudioWindow]] = {}
+        """Not yet taken: by room, then by up stream."""
+        self._levels_due = clock()
 
     def owner(self, report: Report) -> OwnerT | None:
         """The room a report without a transport belongs to."""
@@ -27,11 +34,25 @@ class Handles(Generic[OwnerT]):
         return None
 
     def take_levels(self, owner: OwnerT) -> list[AudioWindow]:
-        """Levels of one room; what the plane hands out for the others is kept for them."""
-        for window in self.plane.take_levels():
-            if (whose := self.ups.get(window.up)) is not None:
-                self._levels.setdefault(id(whose), []).append(window)
-        return self._levels.pop(id(owner), [])
+        """Levels of one room since it last asked; what the plane hands out for the others is kept for them."""
+        now = self._clock()
+        if now >= self._levels_due:
+            self._levels_due = Nanos(now + LEVELS_NS)
+            for window in self.plane.take_levels():
+                self._add(window)
+        return list(self._levels.pop(id(owner), {}).values())
+
+    def _add(self, window: AudioWindow) -> None:
+        if (whose := self.ups.get(window.up)) is not None:
+            kept = self._levels.setdefault(id(whose), {})
+            if (before := kept.get(window.up)) is not None:
+                window = AudioWindow(
+                    window.up,
+                    before.packets + window.packets,
+                    before.active_packets + window.active_packets,
+                    min(before.loudest, window.loudest),
+                )
+            kept[window.up] = window
 
     def forget(self, owner: OwnerT) -> None:
         """The room is gone."""

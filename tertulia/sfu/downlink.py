@@ -21,7 +21,6 @@ from tertulia.sfu.publication import PublishedTrack
 from tertulia.sfu.state import RoomState
 from tertulia.sfu.subscription import Subscription
 
-RATES_NS = 500 * MILLISECOND
 RATE_RISE, RATE_FALL = 0.5, 0.1
 """A layer's rate is believed quickly when it grows, and slowly when it falls: pictures calm down for a moment only."""
 GUESSED_BPS = ((180, 160_000), (360, 450_000), (720, 1_700_000))
@@ -38,7 +37,7 @@ COLLAPSE = 0.6
 
 
 def tick(state: RoomState) -> None:
-    """Once per RATES_NS: what every up stream brings; and whoever is held back is looked at without feedback too."""
+    """Once per cycle: what every up stream brings; and whoever is held back is looked at without feedback too."""
     for track in state.tracks.values():
         if not track.info.muted:
             for receiver in track.receivers:

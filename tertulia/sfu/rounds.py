@@ -33,9 +33,7 @@ class Rounds:
             return
         if state.tracks or state.loudest:
             self._start("speakers", state.config.audio_interval_ns, self._speakers)
-            self._start("layers", CYCLE_NS, self._layers)
-        if state.config.congestion_control:
-            self._start("rates", downlink.RATES_NS, lambda: downlink.tick(state))
+            self._start("cycle", CYCLE_NS, self._cycle)
         self._start("quality", QUALITY_NS, self._quality)
         self._start("tokens", TOKEN_REFRESH_NS, self._tokens)
         self._start("counts", ROOM_UPDATE_NS, self._counts)
@@ -69,7 +67,9 @@ class Rounds:
 
     # ------------------------------------------------------------------------------------------ layers
 
-    def _layers(self) -> None:
+    def _cycle(self) -> None:
+        if self._state.config.congestion_control:
+            downlink.tick(self._state)
         for track in self._state.tracks.values():
             if track.is_video and not track.info.muted:
                 for receiver in track.receivers:
