@@ -126,7 +126,7 @@ class Quality(Word):
 
     instance: int
     number: int
-    scores: dict[str, float]
+    scores: dict[str, int]
 
 
 class Stream(Word):

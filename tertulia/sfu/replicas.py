@@ -16,6 +16,8 @@ ASK_NS = 200 * MILLISECOND
 LIVELY_NS, CALM_NS = SECOND, 10 * SECOND
 """Digests come this often while things change, and when nothing does."""
 LIVELY_FOR_NS = 5 * SECOND
+SCORES_NS = 30 * SECOND
+"""Scores that did not change are told again after this: the word of them may have been lost."""
 SILENT_NS = 25 * SECOND
 """A node that said nothing for this long is asked whether it still holds the room."""
 KEPT_BYTES = 8 << 20
@@ -103,6 +105,9 @@ class Replicas:
         self.digest: Appointment | None = None
         self.wants_number = 0
         self.scores_number = 0
+        self.scores_told: dict[str, int] = {}
+        self.scores_due: Nanos = START
+        """They are told again then, changed or not."""
 
     def touch(self, sid: str) -> None:
         """A member of this node changed."""
@@ -121,6 +126,6 @@ class Replicas:
         if len(self.tombstones) > MAX_TOMBSTONES:
             self.tombstones.popitem(last=False)
 
-    def scores(self) -> dict[str, float]:
+    def scores(self) -> dict[str, int]:
         """Connection scores of members elsewhere."""
         return {sid: score for elsewhere in self.nodes.values() for sid, score in elsewhere.scores.items()}

@@ -14,7 +14,7 @@ from tertulia.sfu.events import ToNodes
 from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.participant import JOINING, Participant
 from tertulia.sfu.publication import PublishedTrack
-from tertulia.sfu.replicas import ASK_NS, CALM_NS, LIVELY_FOR_NS, LIVELY_NS, SILENT_NS, Elsewhere
+from tertulia.sfu.replicas import ASK_NS, CALM_NS, LIVELY_FOR_NS, LIVELY_NS, SCORES_NS, SILENT_NS, Elsewhere
 from tertulia.sfu.state import RoomState
 
 
@@ -39,6 +39,7 @@ def meet(state: RoomState, node: NodeId) -> Elsewhere:
         if not replicas.instance:
             replicas.instance = state.rng.getrandbits(52) + 1
         elsewhere = replicas.nodes[node] = Elsewhere(node, heard_at=state.now)
+        replicas.scores_due = state.now
         ask(state, elsewhere)
         stay_awake(state)
     return elsewhere
@@ -216,12 +217,14 @@ def data_track_packet(state: RoomState, track_sid: str, packet: bytes) -> None:
 
 
 def scores(state: RoomState, scored: dict[str, float]) -> None:
-    """How good our members' connections are."""
+    """How good our members' connections are: when it changed, and now and then, because a word may be lost."""
     replicas = state.replicas
-    if replicas.nodes and scored:
-        replicas.scores_number += 1
-        word = bus.Quality(instance=replicas.instance, number=replicas.scores_number, scores=scored)
-        say_to_all(state, word)
+    told = {sid: round(score) for sid, score in scored.items()}
+    if not replicas.nodes or (told == replicas.scores_told and state.now < replicas.scores_due):
+        return
+    replicas.scores_told, replicas.scores_due = told, state.after(SCORES_NS)
+    replicas.scores_number += 1
+    say_to_all(state, bus.Quality(instance=replicas.instance, number=replicas.scores_number, scores=told))
 
 
 def end(state: RoomState, reason: models.DisconnectReason) -> None:
