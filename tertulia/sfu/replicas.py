@@ -4,6 +4,7 @@ Bookkeeping only; what is said is `replication`, what is heard is applied by `re
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tertulia.protocol import bus
@@ -52,7 +53,7 @@ class Elsewhere:
     heard_at: Nanos = START
     question: Appointment | None = None
     """A snapshot was asked for; asks again."""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
     scores_number: int = 0
     wants_number: int = 0
     """Of the last wishes heard from there."""
@@ -126,6 +127,6 @@ class Replicas:
         if len(self.tombstones) > MAX_TOMBSTONES:
             self.tombstones.popitem(last=False)
 
-    def scores(self) -> dict[str, int]:
+    def scores(self) -> dict[str, float]:
         """Connection scores of members elsewhere."""
         return {sid: score for elsewhere in self.nodes.values() for sid, score in elsewhere.scores.items()}
