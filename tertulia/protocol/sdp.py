@@ -119,16 +119,45 @@ def parse(text: str) -> Description:
     return description
 
 
+def cut(text: str) -> tuple[str, list[str]] | None:
+    """The text of the session part and of every section, for who has read most of them before.
+
+    None: only `parse` can say what this is. So it is when a piece is refused by `session_part` or `section_part`:
+    texts with bare line feeds come through `parse` alone, and its complaints name the line of the whole text.
+    """
+    if len(text) > MAX_SDP_BYTES or not text.endswith("\r\n") or text.count("\n") > MAX_LINES:
+        return None
+    session, *sections = text[:-2].split("\r\nm=")
+    return (session, sections) if len(sections) <= MAX_SECTIONS else None
+
+
+def session_part(piece: str) -> Block:
+    """What `parse` makes of a session part cut out."""
+    lines = _lines_of(piece)
+    if not lines or lines[0] != ("v", "0") or len(lines) > MAX_SECTION_LINES:
+        raise PeerError("this is no session part of an SDP")
+    return Block(lines)
+
+
+def section_part(piece: str) -> Section:
+    """What `parse` makes of a section cut out."""
+    first, *lines = _lines_of("m=" + piece)
+    if len(lines) > MAX_SECTION_LINES:
+        raise PeerError(f"an SDP section has more than {MAX_SECTION_LINES} lines")
+    section = _section(first[1])
+    section.lines = lines
+    return section
+
+
 def build(description: Description) -> str:
     """CRLF after every line (RFC 8866 5)."""
-    parts: list[str] = []
-    for kind, value in description.lines:
-        parts.append(f"{kind}={value}\r\n")
-    for section in description.sections:
-        parts.append(f"m={section.media_line()}\r\n")
-        for kind, value in section.lines:
-            parts.append(f"{kind}={value}\r\n")
+    parts = [part(description), *(f"m={section.media_line()}\r\n{part(section)}" for section in description.sections)]
     return "".join(parts)
+
+
+def part(block: Block) -> str:
+    """The lines of a block as they stand in a text."""
+    return "".join([f"{kind}={value}\r\n" for kind, value in block.lines])
 
 
 def is_token(text: str) -> bool:
@@ -145,6 +174,14 @@ def _lines(text: str) -> list[tuple[str, str]]:
     if text and not _LINES.fullmatch(text):
         raise PeerError(_complaint(text))
     return _LINE.findall(text)
+
+
+def _lines_of(piece: str) -> list[tuple[str, str]]:
+    """Of a piece: nothing that ends it, and no section within it."""
+    lines = _lines(piece)
+    if piece.endswith("\n") or any(kind == "m" for kind, _ in lines[1:]):
+        raise PeerError("this is not one piece of an SDP")
+    return lines
 
 
 def _complaint(text: str) -> str:

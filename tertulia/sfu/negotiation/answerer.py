@@ -9,8 +9,9 @@
 Offers must be answered in the order they were read, one at a time.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from livekit.protocol import models, rtc
@@ -19,7 +20,7 @@ from tertulia.protocol.errors import PeerError
 from tertulia.protocol.sdp import MAX_SECTIONS
 from tertulia.sfu.negotiation import codecs, writing
 from tertulia.sfu.negotiation.quirks import quirks_of
-from tertulia.sfu.negotiation.reading import ConnectionRead, SectionRead, read_connection
+from tertulia.sfu.negotiation.reading import ConnectionRead, Reader, SectionRead
 from tertulia.sfu.negotiation.slots import Slots, mint_session_id
 from tertulia.sfu.negotiation.words import Answer, Kind, OfferRead, Payload, Preference, PublishedSection, Wanted
 from tertulia.sfu.transport.api import LocalParameters
@@ -60,9 +61,11 @@ class Answerer:
     ) -> None:
         """`enabled_codecs`: mime types in order of preference. `sends`: False on the publisher connection of /rtc,
         whose recvonly sections stay inactive (wire contract G25)."""
-        self._enabled = codecs.enabled_set(enabled_codecs)
+        enabled = codecs.enabled_set(enabled_codecs)
+        self._reader = Reader(enabled)
         self._quirks = quirks_of(client)
         self._sends = sends
+        self._drafts = writing.Drafts()
         self._sections: list[_Section] = []
         self._slots = Slots(rng, takes_red=self._quirks.takes_red)
         self._preferences: dict[str, tuple[Preference, int]] = {}
@@ -95,7 +98,7 @@ class Answerer:
 
     def read(self, sdp: str) -> OfferRead:
         """Understand and check an offer without changing anything. PeerError: what is wrong with it."""
-        connection = read_connection(sdp, self._enabled)
+        connection = self._reader.read(sdp)
         self._check_continuity(connection.sections)
         setup = SETUP_ANSWERS[connection.remote.setup]
         if self._setup and connection.remote.setup != "actpass" and setup != self._setup:
@@ -115,9 +118,8 @@ class Answerer:
         published = {one.mid: one for one in self._tune(plan)}
         self._remember(connection.sections, published)
         stopped, unsupported = self._place(connection.sections)
-        sections = [self._written(section, published.get(section.mid)) for section in connection.sections]
         text = writing.build_description(
-            sections,
+            self._drafts.write(self._draft(section, published.get(section.mid)) for section in connection.sections),
             local,
             setup=self._setup,
             session_id=self._session_id,
@@ -206,20 +208,21 @@ class Answerer:
         ]
         slots.forget(unsupported)
         progress = bool(freed or unsupported)
+        fits = codecs.Fitting()
         for wanted in slots.waiting():
-            section = self._free_section(wanted, closed=freed)
+            section = self._free_section(wanted, fits, closed=freed)
             if section is not None:
                 slots.place(section.mid, wanted)
                 slots.settle(section.mid, section.payloads)
                 progress = True
-            elif self._is_hopeless(wanted):
+            elif self._is_hopeless(wanted, fits):
                 unsupported.append(wanted.track_sid)
         slots.forget(unsupported)
         self._fruitless = self._fruitless + 1 if self._asked and slots.waiting() and not progress else 0
         self._asked = False
         return tuple(freed.values()), tuple(unsupported)
 
-    def _free_section(self, wanted: Wanted, closed: Container[str]) -> SectionRead | None:
+    def _free_section(self, wanted: Wanted, fits: codecs.Fitting, closed: Container[str]) -> SectionRead | None:
         """The first empty section that can carry the track; one that also publishes only when there is no other."""
         fitting = [
             section
@@ -227,14 +230,14 @@ class Answerer:
             if section.kind == wanted.kind
             and section.mid not in self._slots.placed
             and section.mid not in closed
-            and codecs.carrying(section.payloads, wanted) is not None
+            and fits(section.payloads, wanted)
         ]
         return min(fitting, key=lambda section: section.sends, default=None)
 
-    def _is_hopeless(self, wanted: Wanted) -> bool:
+    def _is_hopeless(self, wanted: Wanted, fits: codecs.Fitting) -> bool:
         """The client receives this kind of track, and nowhere in this codec."""
         same_kind = [section for section in self._receivers.values() if section.kind == wanted.kind]
-        return bool(same_kind) and all(codecs.carrying(one.payloads, wanted) is None for one in same_kind)
+        return bool(same_kind) and not any(fits(one.payloads, wanted) for one in same_kind)
 
     def take_requirement(self) -> rtc.MediaSectionsRequirement | None:
         """What to ask the client for, when `send` or `stop` needs a new offer and none was asked for since the last
@@ -257,9 +260,10 @@ class Answerer:
         placed = self._slots.placed
         spare = [one for mid, one in self._receivers.items() if mid not in placed or self._slots.is_unwanted(mid)]
         missing: dict[Kind, int] = {"audio": 0, "video": 0}
+        fits = codecs.Fitting()
         for wanted in self._slots.waiting():
             for section in spare:
-                if section.kind == wanted.kind and codecs.carrying(section.payloads, wanted) is not None:
+                if section.kind == wanted.kind and fits(section.payloads, wanted):
                     spare.remove(section)
                     break
             else:
@@ -269,7 +273,18 @@ class Answerer:
 
     # the answer's text --------------------------------------------------------------------------
 
-    def _written(self, section: SectionRead, published: PublishedSection | None) -> writing.AnySection:
+    def _draft(
+        self, section: SectionRead, published: PublishedSection | None
+    ) -> tuple[object, Callable[[], writing.AnySection]]:
+        placed = self._slots.placed.get(section.mid)
+        depends = (
+            section,
+            published.payloads if published is not None else None,
+            placed.numbers() if placed is not None else None,
+        )
+        return depends, partial(self._section, section, published)
+
+    def _section(self, section: SectionRead, published: PublishedSection | None) -> writing.AnySection:
         kind, protocol, formats = section.media_line
         if not section.usable:
             return writing.RefusedSection(section.mid, kind, protocol, formats)

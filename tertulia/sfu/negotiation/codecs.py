@@ -176,6 +176,21 @@ def carrying(payloads: Sequence[Payload], wanted: Wanted) -> Payload | None:
     return None
 
 
+class Fitting:
+    """`carrying` for many sections in one go: they share a few tuples of payloads, each of which is looked at once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str, str], tuple[Sequence[Payload], bool]] = {}
+        """By the identity of the payloads, which are kept so that it stays theirs."""
+
+    def __call__(self, payloads: Sequence[Payload], wanted: Wanted) -> bool:
+        key = id(payloads), wanted.mime_type, wanted.fmtp
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = payloads, carrying(payloads, wanted) is not None
+        return found[1]
+
+
 def _carrying_h264(payloads: Sequence[Payload], ours: dict[str, str]) -> Payload | None:
     """Packetization mode 1 takes what mode 0 sends, not the reverse (RFC 6184 6); then the nearest profile wins.
 

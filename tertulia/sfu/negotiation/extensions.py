@@ -4,7 +4,7 @@ Everything useful is accepted in every section from the first answer on: browser
 left out, and simulcast fails without rid (wire contract G1).
 """
 
-from collections.abc import Iterable
+from functools import lru_cache
 
 from tertulia.protocol.sdp_attributes import MAX_EXTENSION_ID, ExtMap
 from tertulia.sfu.negotiation.words import Kind
@@ -56,21 +56,28 @@ OFFERED: dict[Kind, dict[Extension, int]] = {
 """Our numbers on the subscriber connection of /rtc; one number space, as BUNDLE demands (RFC 8843 9.1)."""
 
 
-def accept(extmaps: Iterable[ExtMap], settled: dict[Extension, int]) -> tuple[ExtMap, ...]:
-    """The extensions of one section that we take. `settled` is the number space of the bundle so far and grows.
+Settled = tuple[tuple[Extension, int], ...]
+"""The number space of a bundle so far."""
 
-    Where sections contradict each other the first one wins and the other goes without the extension.
+
+@lru_cache(maxsize=256)
+def accept(extmaps: tuple[ExtMap, ...], settled: Settled) -> tuple[tuple[ExtMap, ...], Settled]:
+    """The extensions of one section that we take, and the number space of the bundle after it.
+
+    Where sections contradict each other the first one wins and the other goes without the extension. Remembered: the
+    sections of one offer say the same.
     """
+    numbers = dict(settled)
     taken: list[ExtMap] = []
     for extmap in extmaps:
         extension = BY_URI.get(extmap.uri)
         if extension is None or extmap.id > MAX_EXTENSION_ID or extmap.direction == "inactive":
             continue
-        known = settled.get(extension)
-        if extmap.id != known if known is not None else extmap.id in settled.values():
+        known = numbers.get(extension)
+        if extmap.id != known if known is not None else extmap.id in numbers.values():
             continue
         if any(one.uri == extmap.uri for one in taken):
             continue
-        settled[extension] = extmap.id
+        numbers[extension] = extmap.id
         taken.append(extmap)
-    return tuple(taken)
+    return tuple(taken), tuple(numbers.items())

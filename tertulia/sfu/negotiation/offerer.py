@@ -5,8 +5,9 @@ accepted = offerer.accept(answer_sdp)                    # PeerError: the offer 
 transports.connect(transport, accepted.remote)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from livekit.protocol import models
@@ -16,7 +17,7 @@ from tertulia.protocol.sdp import MAX_SECTIONS
 from tertulia.protocol.sdp_attributes import ExtMap
 from tertulia.sfu.negotiation import codecs, extensions, writing
 from tertulia.sfu.negotiation.quirks import quirks_of
-from tertulia.sfu.negotiation.reading import SectionRead, read_connection
+from tertulia.sfu.negotiation.reading import Reader, SectionRead
 from tertulia.sfu.negotiation.slots import Slots, mint_session_id
 from tertulia.sfu.negotiation.words import Accepted, Kind, Offer, Payload, Wanted
 from tertulia.sfu.transport.api import LocalParameters
@@ -64,10 +65,12 @@ class Offerer:
 
     def __init__(self, *, enabled_codecs: Sequence[str], client: models.ClientInfo, rng: Random) -> None:
         """`enabled_codecs`: mime types; the order inside a section is ours."""
-        self._enabled = codecs.enabled_set(enabled_codecs)
+        enabled = codecs.enabled_set(enabled_codecs)
+        self._reader = Reader(enabled)
         self._quirks = quirks_of(client)
         self._slots = Slots(rng, takes_red=self._quirks.takes_red)
-        self._payloads = {kind: _own_payloads(kind, self._enabled) for kind in _TABLE}
+        self._payloads = {kind: _own_payloads(kind, enabled) for kind in _TABLE}
+        self._drafts = writing.Drafts()
         self._sections: list[_Section] = []
         self._session_id = mint_session_id(rng)
         self._version = 0
@@ -100,9 +103,9 @@ class Offerer:
         self._fill()
         self._waiting, self._repeat = True, False
         self._version += 1
-        data = writing.DataSection(DATA_MID)
+        data = (None, partial(writing.DataSection, DATA_MID))
         text = writing.build_description(
-            [data, *(self._written(section) for section in self._sections)],
+            self._drafts.write([data, *map(self._draft, self._sections)]),
             local,
             setup="actpass",
             session_id=self._session_id,
@@ -115,7 +118,7 @@ class Offerer:
         """The client's answer to the offer in flight. PeerError: what is wrong with it; nothing has changed."""
         if not self._waiting:
             raise PeerError("an answer without an offer")
-        connection = read_connection(sdp, self._enabled)
+        connection = self._reader.read(sdp)
         answered = self._matched(connection.sections)
         if connection.remote.setup == "actpass":
             raise PeerError("a=setup of an answer is active or passive")
@@ -161,6 +164,11 @@ class Offerer:
         section = _Section(str(len(self._sections) + 1), kind)
         self._sections.append(section)
         return section
+
+    def _draft(self, section: _Section) -> tuple[object, Callable[[], writing.AnySection]]:
+        placed = self._slots.placed.get(section.mid)
+        depends = section.is_dead, placed.numbers() if placed is not None else None
+        return depends, partial(self._written, section)
 
     def _written(self, section: _Section) -> writing.AnySection:
         payloads = self._payloads[section.kind]

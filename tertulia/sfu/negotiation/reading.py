@@ -5,9 +5,10 @@ RFC 8842 (DTLS), RFC 8841 (SCTP). Candidates are not read: an ICE-lite agent lea
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from tertulia.protocol import sdp
 from tertulia.protocol.errors import PeerError
@@ -81,45 +82,124 @@ class ConnectionRead:
     mixed_extensions: bool
 
 
-def read_connection(text: str, enabled: frozenset[str]) -> ConnectionRead:
-    """PeerError, in words for the client's developer, when the description cannot be negotiated with."""
-    description = sdp.parse(text)
-    attributes = [section.attributes() for section in description.sections]
-    if sum(len(one.get("candidate", ())) for one in attributes) > MAX_CANDIDATES:
-        raise PeerError(f"SDP has more than {MAX_CANDIDATES} candidates")
-    session = description.attributes()
-    mids = _mids(description.sections, attributes)
-    bundle = _bundle(session, description.sections, mids, attributes)
-    settled: dict[Extension, int] = {}
-    sections = tuple(
-        _section(section, one, mid, mid in bundle, enabled, settled, session)
-        for section, one, mid in zip(description.sections, attributes, mids, strict=True)
-    )
-    tagged = next((index for index, section in enumerate(sections) if section.usable), None)
-    if tagged is None:
-        raise PeerError("SDP has no section we can use")
-    data = next((index for index, section in enumerate(sections) if section.usable and section.is_data), None)
-    remote = _remote(session, attributes[tagged], attributes[data] if data is not None else None)
-    return ConnectionRead(remote, sections, settled, "extmap-allow-mixed" in session)
+class Reader:
+    """Reads the descriptions of one client.
+
+    Each says nearly what the one before said: a section with the text it had then is not read again. The sections of the
+    last description are remembered and no others; what is answered does not depend on what is remembered.
+    """
+
+    def __init__(self, enabled: frozenset[str]) -> None:
+        self._common = _Common(enabled, (), ())
+        self._known: dict[str, _Text] = {}
+
+    def read(self, text: str) -> ConnectionRead:
+        """PeerError, in words for the client's developer, when the description cannot be negotiated with."""
+        session, texts = self._cut(text)
+        if sum(one.candidates for one in texts) > MAX_CANDIDATES:
+            raise PeerError(f"SDP has more than {MAX_CANDIDATES} candidates")
+        mids = _mids(texts)
+        bundle = _bundle(session, texts, mids)
+        common = _Common(self._common.enabled, tuple(session.get("extmap", ())), _directions(session))
+        if common != self._common:
+            self._common = common
+        settled: extensions.Settled = ()
+        sections: list[SectionRead] = []
+        for one, mid in zip(texts, mids, strict=True):
+            section, settled = one.read(mid in bundle, self._common, settled)
+            sections.append(section)
+        tagged = next((index for index, section in enumerate(sections) if section.usable), None)
+        if tagged is None:
+            raise PeerError("SDP has no section we can use")
+        data = next((index for index, section in enumerate(sections) if section.usable and section.is_data), None)
+        of_data = texts[data].section().attributes() if data is not None else None
+        remote = _remote(session, texts[tagged].section().attributes(), of_data)
+        for one in texts:
+            one.forget_lines()
+        return ConnectionRead(remote, tuple(sections), dict(settled), "extmap-allow-mixed" in session)
+
+    def _cut(self, text: str) -> tuple[Attributes, list["_Text"]]:
+        """The session's attributes, and the sections: those that are known, and others."""
+        if (pieces := sdp.cut(text)) is not None:
+            try:
+                session = sdp.session_part(pieces[0])
+                known = {piece: self._known.get(piece) or _Text(sdp.section_part(piece), piece) for piece in pieces[1]}
+            except PeerError:
+                pass  # or so it looks like in pieces
+            else:
+                self._known = known
+                return session.attributes(), [known[piece] for piece in pieces[1]]
+        description = sdp.parse(text)
+        return description.attributes(), [_Text(section) for section in description.sections]
 
 
-def _mids(sections: Sequence[sdp.Section], attributes: Sequence[Attributes]) -> list[str]:
+class _Common(NamedTuple):
+    """What the reading of every section depends on beside its own text."""
+
+    enabled: frozenset[str]
+    extmaps: tuple[str, ...]
+    directions: tuple[str, ...]
+
+
+class _Text:
+    """The text of one section, and how it was read the last time."""
+
+    __slots__ = ("_bundled", "_common", "_offered", "_read", "_section", "_text", "candidates", "is_open", "mid")
+
+    def __init__(self, section: sdp.Section, text: str = "") -> None:
+        """`text`: the piece it was cut from."""
+        one = section.attributes()
+        self.mid = _first(one, "mid")
+        """As it stands; None is allowed for a port of zero."""
+        if self.mid is None:
+            self.mid = "" if section.port == 0 else None
+        elif not sdp.is_token(self.mid) or len(self.mid) > MAX_MID_CHARS:
+            self.mid = None
+        self.is_open = section.port != 0 or "bundle-only" in one
+        self.candidates = len(one.get("candidate", ()))
+        self._text = text
+        self._section: sdp.Section | None = section
+        self._common: _Common | None = None
+        self._bundled = False
+
+    def section(self) -> sdp.Section:
+        if self._section is None:
+            self._section = sdp.section_part(self._text)
+        return self._section
+
+    def forget_lines(self) -> None:
+        """The text is enough to have them again."""
+        self._section = None
+
+    def read(
+        self, bundled: bool, common: _Common, settled: extensions.Settled
+    ) -> tuple["SectionRead", extensions.Settled]:
+        """`settled`: the number space of the bundle before it, and after it."""
+        if self._common is not common or self._bundled is not bundled:
+            self._read, self._offered = _section(self.section(), self.mid or "", bundled, common)
+            self._common, self._bundled = common, bundled
+        if self._offered:
+            extmaps, settled = extensions.accept(self._offered, settled)
+            if extmaps != self._read.extmaps:
+                self._read = replace(self._read, extmaps=extmaps)
+        return self._read, settled
+
+
+def _mids(texts: Iterable[_Text]) -> list[str]:
     mids: list[str] = []
-    for section, one in zip(sections, attributes, strict=True):
-        mid = _first(one, "mid")
-        if mid is None and section.port == 0:
-            mid = ""
-        elif mid is None or not sdp.is_token(mid) or len(mid) > MAX_MID_CHARS:
+    seen: set[str] = set()
+    for one in texts:
+        if one.mid is None:
             raise PeerError(f"a section has no a=mid of at most {MAX_MID_CHARS} characters")
-        elif mid in mids:
+        if one.mid in seen:
             raise PeerError("two sections have the same mid")
-        mids.append(mid)
+        if one.mid:
+            seen.add(one.mid)
+        mids.append(one.mid)
     return mids
 
 
-def _bundle(
-    session: Attributes, sections: Sequence[sdp.Section], mids: Sequence[str], attributes: Sequence[Attributes]
-) -> frozenset[str]:
+def _bundle(session: Attributes, texts: Iterable[_Text], mids: Sequence[str]) -> frozenset[str]:
     """Mids that share the first usable section's transport; without a group that is only this section itself."""
     groups = [
         frozenset(members) for semantics, members in parse_groups(session.get("group", ())) if semantics == "BUNDLE"
@@ -127,51 +207,46 @@ def _bundle(
     unknown = frozenset().union(*groups) - frozenset(mids)
     if unknown:
         raise PeerError("the BUNDLE group names a mid that no section has")
-    for section, mid, one in zip(sections, mids, attributes, strict=True):
-        if mid and (section.port != 0 or "bundle-only" in one):
+    for one, mid in zip(texts, mids, strict=True):
+        if mid and one.is_open:
             return next((group for group in groups if mid in group), frozenset({mid}))
     return frozenset()
 
 
 def _section(
-    section: sdp.Section,
-    one: Attributes,
-    mid: str,
-    bundled: bool,
-    enabled: frozenset[str],
-    settled: dict[Extension, int],
-    session: Attributes,
-) -> SectionRead:
+    section: sdp.Section, mid: str, bundled: bool, common: _Common
+) -> tuple[SectionRead, tuple[ExtMap, ...]]:
+    """Its reading but for the extensions, and the extensions it offers."""
+    one = section.attributes()
     # RFC 8843 7.2.1: a bundle-only section has port zero and is not stopped
     is_zero = section.port == 0 and not (bundled and "bundle-only" in one)
     is_data = section.kind == "application"
     kind: Kind | None = "audio" if section.kind == "audio" else "video" if section.kind == "video" else None
     usable = bundled and not is_zero
     payloads: tuple[Payload, ...] = ()
-    extmaps: tuple[ExtMap, ...] = ()
     if is_data:
         usable = usable and section.protocol in _DATA_PROTOCOLS and "webrtc-datachannel" in section.formats
     elif kind is not None and usable and section.protocol in _MEDIA_PROTOCOLS and "rtcp-mux" in one:
-        payloads = common_payloads(kind, section.formats, one, enabled)
+        payloads = common_payloads(kind, section.formats, one, common.enabled)
         usable = bool(payloads)
     else:
         usable = False
-    direction = _direction(one, session)
+    direction = _direction(_directions(one), common.directions)
     stream_id, cid = _msid(one)
     ssrcs, rtx_ssrcs = _sources(one)
-    if usable and kind is not None:
-        extmaps = extensions.accept(_extmaps((*session.get("extmap", ()), *one.get("extmap", ()))), settled)
-    return SectionRead(
+    is_media = usable and kind is not None
+    offered = _extmaps((*common.extmaps, *one.get("extmap", ()))) if is_media else ()
+    read = SectionRead(
         mid=mid,
         kind=kind,
         is_data=is_data,
         media_line=(section.kind, section.protocol, tuple(section.formats)),
         is_zero=is_zero,
         usable=usable,
-        sends=usable and kind is not None and direction in ("sendrecv", "sendonly"),
-        receives=usable and kind is not None and direction in ("sendrecv", "recvonly"),
+        sends=is_media and direction in ("sendrecv", "sendonly"),
+        receives=is_media and direction in ("sendrecv", "recvonly"),
         payloads=payloads,
-        extmaps=extmaps,
+        extmaps=(),
         rids=_simulcast(one),
         stream_id=stream_id,
         cid=cid,
@@ -179,6 +254,7 @@ def _section(
         rtx_ssrcs=rtx_ssrcs,
         reduced_size="rtcp-rsize" in one,
     )
+    return read, offered
 
 
 @lru_cache(maxsize=256)
@@ -187,10 +263,13 @@ def _extmaps(lines: tuple[str, ...]) -> tuple[ExtMap, ...]:
     return tuple(parse_extmaps(lines))
 
 
-def _direction(one: Attributes, session: Attributes) -> str:
+def _directions(one: Attributes) -> tuple[str, ...]:
+    return tuple(direction for direction in DIRECTIONS if direction in one)
+
+
+def _direction(*said_by: tuple[str, ...]) -> str:
     """RFC 8866 6.7: sendrecv when nothing is said; a section's word goes before the session's."""
-    for attributes in (one, session):
-        said = [direction for direction in DIRECTIONS if direction in attributes]
+    for said in said_by:
         if len(said) > 1:
             raise PeerError("a section has two directions")
         if said:

@@ -21,6 +21,14 @@ class Placed:
     """None until the client's payload types are known (our own offers)."""
     red: Payload | None = None
     fresh: bool = True
+    settled_by: Sequence[Payload] | None = None
+    """The client's payloads at the last settling."""
+    told: DownSection | None = None
+    """What the room heard of it, should it hear the same again."""
+
+    def numbers(self) -> tuple[Wanted, int, int, Payload | None]:
+        """Everything a description says of it."""
+        return self.wanted, self.ssrc, self.rtx_ssrc, self.payload
 
 
 class Slots:
@@ -30,8 +38,10 @@ class Slots:
         self._rng = rng
         self._takes_red = takes_red
         self._wanted: dict[str, Wanted] = {}
+        self._pending: bool | None = False
+        """`is_pending` as it was worked out, None since something changed."""
         self.placed: dict[str, Placed] = {}
-        """By mid."""
+        """By mid; others only read it."""
 
     # wishes -------------------------------------------------------------------------------------
 
@@ -40,15 +50,19 @@ class Slots:
         if self._wanted.get(wanted.track_sid) == wanted:
             return False
         self._wanted[wanted.track_sid] = wanted
+        self._pending = None
         return True
 
     def drop(self, track_sid: str) -> bool:
+        self._pending = None
         return self._wanted.pop(track_sid, None) is not None
 
     @property
     def is_pending(self) -> bool:
         """Wishes and sections disagree."""
-        return any(self.is_stale(mid) for mid in self.placed) or bool(self.waiting())
+        if self._pending is None:
+            self._pending = any(self.is_stale(mid) for mid in self.placed) or bool(self.waiting())
+        return self._pending
 
     def waiting(self) -> list[Wanted]:
         """Wishes without a section."""
@@ -62,7 +76,8 @@ class Slots:
     def is_stale(self, mid: str) -> bool:
         """Not wanted any more, or wanted with other values."""
         placed = self.placed[mid]
-        return self._wanted.get(placed.wanted.track_sid) != placed.wanted
+        wanted = self._wanted.get(placed.wanted.track_sid)
+        return wanted is not placed.wanted and wanted != placed.wanted
 
     # sections -----------------------------------------------------------------------------------
 
@@ -71,6 +86,7 @@ class Slots:
         freed = {mid: placed for mid, placed in self.placed.items() if mid not in keep or self.is_unwanted(mid)}
         for mid in freed:
             del self.placed[mid]
+        self._pending = None
         return {mid: placed.wanted.track_sid for mid, placed in freed.items()}
 
     def renew(self) -> None:
@@ -81,10 +97,13 @@ class Slots:
 
     def place(self, mid: str, wanted: Wanted) -> None:
         self.placed[mid] = Placed(wanted, self._mint_ssrc(), self._mint_ssrc())
+        self._pending = None
 
     def settle(self, mid: str, payloads: Sequence[Payload]) -> bool:
         """Fix the payload types by what the client takes in this section. False: it cannot decode the track."""
         placed = self.placed[mid]
+        if placed.settled_by is payloads:
+            return True
         payload = codecs.carrying(payloads, placed.wanted)
         if payload is None:
             return False
@@ -93,12 +112,15 @@ class Slots:
         if before is not None and _numbers(before, placed.red) != _numbers(payload, red):
             self.place(mid, placed.wanted)
             placed = self.placed[mid]
-        placed.payload, placed.red = payload, red
+        placed.payload, placed.red, placed.settled_by, placed.told = payload, red, payloads, None
         return True
 
     def forget(self, track_sids: Iterable[str]) -> None:
         """Wishes that cannot be fulfilled, with their sections."""
         gone = set(track_sids)
+        if not gone:
+            return
+        self._pending = None
         for sid in gone:
             self._wanted.pop(sid, None)
         for mid in [mid for mid, placed in self.placed.items() if placed.wanted.track_sid in gone]:
@@ -123,9 +145,8 @@ class Slots:
         found = []
         for mid, placed in self.placed.items():
             if placed.payload is not None and not self.is_unwanted(mid):
-                rtx_ssrc = placed.rtx_ssrc if placed.payload.rtx_pt else 0
-                sid = placed.wanted.track_sid
-                found.append(DownSection(mid, sid, placed.payload, placed.red, placed.ssrc, rtx_ssrc, placed.fresh))
+                found.append(placed.told or _down(mid, placed, placed.payload))
+                placed.told = None if placed.fresh else found[-1]
                 placed.fresh = False
         return tuple(found)
 
@@ -144,3 +165,8 @@ def mint_session_id(rng: Random) -> int:
 
 def _numbers(payload: Payload, red: Payload | None) -> tuple[int, int, int]:
     return payload.pt, payload.rtx_pt, red.pt if red is not None else 0
+
+
+def _down(mid: str, placed: Placed, payload: Payload) -> DownSection:
+    rtx_ssrc = placed.rtx_ssrc if payload.rtx_pt else 0
+    return DownSection(mid, placed.wanted.track_sid, payload, placed.red, placed.ssrc, rtx_ssrc, placed.fresh)

@@ -1,10 +1,11 @@
 """Lines of our own descriptions (RFC 8829 5.2, 5.3): the session part, transport lines, media and data sections."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from tertulia.protocol.sdp import Description, Line, Section, build
+from tertulia.protocol.sdp import Block, Line, Section, part
 from tertulia.protocol.sdp_attributes import ExtMap
 from tertulia.sfu.negotiation.words import Kind, Payload
 from tertulia.sfu.transport.api import LocalParameters
@@ -61,13 +62,48 @@ class RefusedSection:
 AnySection = MediaSection | DataSection | RefusedSection
 
 
+class Written(NamedTuple):
+    """A section's text without transport lines."""
+
+    mid: str
+    text: str
+    is_refused: bool
+
+
+class Drafts:
+    """The sections of the last description as they were written. One that depends on the same as then is not written
+    again; sections never move (RFC 3264 8), so they are known by their place."""
+
+    def __init__(self) -> None:
+        self._last: list[tuple[object, Written]] = []
+
+    def write(self, sections: Iterable[tuple[object, Callable[[], AnySection]]]) -> list[Written]:
+        """For every section: everything its text depends on (compared by value), and what makes it."""
+        last, now = self._last, []
+        for index, (depends, make) in enumerate(sections):
+            if index < len(last) and last[index][0] == depends:
+                now.append(last[index])
+            else:
+                now.append((depends, written(make())))
+        self._last = now
+        return [one for _, one in now]
+
+
+def written(section: AnySection) -> Written:
+    if isinstance(section, RefusedSection):
+        lines = _refused(section)
+    else:
+        lines = _media(section) if isinstance(section, MediaSection) else _data(section)
+    text = f"m={lines.media_line()}\r\n{part(lines)}"
+    return Written(section.mid, text, isinstance(section, RefusedSection))
+
+
 def build_description(
-    sections: Iterable[AnySection], local: LocalParameters, *, setup: str, session_id: int, version: int, mixed: bool
+    sections: Sequence[Written], local: LocalParameters, *, setup: str, session_id: int, version: int, mixed: bool
 ) -> str:
     """The whole text. Every section taken has transport lines, the first of them the candidates (RFC 8843 7.1.3)."""
-    sections = tuple(sections)
-    bundled = [section.mid for section in sections if not isinstance(section, RefusedSection)]
-    description = Description(
+    bundled = [section.mid for section in sections if not section.is_refused]
+    session = Block(
         [
             Line("v", "0"),
             Line("o", f"- {session_id} {version} IN IP4 0.0.0.0"),
@@ -76,21 +112,19 @@ def build_description(
         ]
     )
     if bundled:
-        description.add("group", " ".join(("BUNDLE", *bundled)))
+        session.add("group", " ".join(("BUNDLE", *bundled)))
     if mixed:
-        description.add("extmap-allow-mixed")
-    description.add("msid-semantic", "WMS *")
-    description.add("ice-lite")
-    transport, candidates = _transport_lines(local, setup), _candidate_lines(local)
+        session.add("extmap-allow-mixed")
+    session.add("msid-semantic", "WMS *")
+    session.add("ice-lite")
+    transport, candidates = part(Block(_transport_lines(local, setup))), part(Block(_candidate_lines(local)))
+    texts = [part(session)]
     for section in sections:
-        if isinstance(section, RefusedSection):
-            description.sections.append(_refused(section))
-            continue
-        lines = _media(section) if isinstance(section, MediaSection) else _data(section)
-        lines.lines += transport + candidates
-        candidates = []
-        description.sections.append(lines)
-    return build(description)
+        texts.append(section.text)
+        if not section.is_refused:
+            texts += (transport, candidates)
+            candidates = ""
+    return "".join(texts)
 
 
 def _refused(section: RefusedSection) -> Section:
@@ -163,7 +197,7 @@ def _add_sender(lines: Section, sender: Sender) -> None:
         lines.add("ssrc", f"{ssrc} msid:{msid}")
 
 
-def _transport_lines(local: LocalParameters, setup: str) -> list[Line]:
+def _transport_lines(local: LocalParameters, setup: str) -> list[tuple[str, str]]:
     found = (
         f"ice-ufrag:{local.ufrag}",
         f"ice-pwd:{local.pwd}",
@@ -173,5 +207,5 @@ def _transport_lines(local: LocalParameters, setup: str) -> list[Line]:
     return [Line("a", text) for text in found]
 
 
-def _candidate_lines(local: LocalParameters) -> list[Line]:
+def _candidate_lines(local: LocalParameters) -> list[tuple[str, str]]:
     return [*(Line("a", f"candidate:{candidate}") for candidate in local.candidates), Line("a", "end-of-candidates")]

@@ -8,7 +8,7 @@ from livekit.protocol import models
 from tertulia.protocol import sdp
 from tertulia.protocol.errors import PeerError
 from tertulia.sfu.negotiation import Accepted, Offerer
-from tertulia.sfu.negotiation.reading import read_connection
+from tertulia.sfu.negotiation.reading import Reader
 from tertulia.sfu.plane.api import Extension
 from tests.unit.negotiation.texts import CODECS, LOCAL, TRANSPORT, audio, part, vector, video
 
@@ -194,7 +194,7 @@ def test_a_bad_answer_changes_nothing(change: tuple[str, str], words: str) -> No
 @pytest.mark.parametrize("name", ["js-sdk-v0-1-subscriber-answer", "python-sdk-v0-2-subscriber-answer"])
 def test_recorded_answers_are_understood(name: str) -> None:
     """Recorded against another server's offer, so only reading is tried."""
-    read = read_connection(vector(name), frozenset({"audio/opus"}))
+    read = Reader(frozenset({"audio/opus"})).read(vector(name))
     media = [section for section in read.sections if section.kind == "audio"]
     assert read.remote.setup == "active"
     assert [section.receives for section in media] == [True]
