@@ -5,6 +5,7 @@ gives no feedback is not managed, and one whose path was never too full gets wha
 """
 
 import struct
+from collections.abc import Sequence
 
 from livekit.protocol import rtc
 
@@ -92,9 +93,9 @@ def on_feedback(state: RoomState, report: Feedback) -> None:
     _attend(state, local)
 
 
-def row_added(state: RoomState, local: LocalParticipant, wish: Subscription) -> None:
-    """A track begins to flow: it takes its part of what there is."""
-    if not (wish.track.is_video and state.config.congestion_control):
+def rows_added(state: RoomState, local: LocalParticipant, added: Sequence[Subscription]) -> None:
+    """Tracks begin to flow: they take their part of what there is."""
+    if not (state.config.congestion_control and any(wish.track.is_video for wish in added)):
         return
     channel = local.channel
     channel.allow_pause = state.config.allow_pause or local.allow_pause

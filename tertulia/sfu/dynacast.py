@@ -11,6 +11,7 @@ from tertulia.sfu.media.receiver import Receiver
 from tertulia.sfu.publication import PublishedTrack
 from tertulia.sfu.settings import DYNACAST_FIRST_NS, MAX_LAYERS
 from tertulia.sfu.state import RoomState
+from tertulia.sfu.subscription import Subscription
 
 QUALITIES = (models.VideoQuality.LOW, models.VideoQuality.MEDIUM, models.VideoQuality.HIGH)
 NOTHING = -1
@@ -27,13 +28,15 @@ def begin(state: RoomState, track: PublishedTrack) -> None:
         review(state, track)
 
 
-def review(state: RoomState, track: PublishedTrack) -> None:
-    """Something about the subscribers of a track changed."""
+def review(state: RoomState, track: PublishedTrack, changed: Subscription | None = None) -> None:
+    """Something about the subscribers of a track changed; `changed`: nothing but this one came or wishes otherwise."""
     if track.sid in state.tracks and state.members[track.publisher_sid].local is None:
         state.relay.review(track)  # its own node sums up
         return
     if not track.is_video or track.sid not in state.tracks:
         return
+    if changed is not None and track.dynacast.is_due and _is_covered(track, changed):
+        return  # that less is needed will be found out when the pause is over
     need = _need(state, track)
     told = track.dynacast.told
     raised = {mime: max(layer, told.get(mime, NOTHING)) for mime, layer in need.items()}
@@ -51,11 +54,24 @@ def _need(state: RoomState, track: PublishedTrack) -> Need:
             if wish.refused and (backup := wish.backup_codec()):
                 need[backup] = EVERYTHING  # it cannot have the primary codec: the backup must be sent
             continue
-        layer = wish.forwarder.wanted_layer(receiver.layers, track.heights(receiver.layers))
-        _raise(need, receiver, layer)
+        _raise(need, receiver, _wanted(wish, receiver))
     for receiver, layer in (*state.taps.wanted(track), *state.relay.wanted(track)):
         _raise(need, receiver, layer)
     return need
+
+
+def _wanted(wish: Subscription, receiver: Receiver) -> int:
+    return wish.forwarder.wanted_layer(receiver.layers, wish.track.heights(receiver.layers))
+
+
+def _is_covered(track: PublishedTrack, wish: Subscription) -> bool:
+    """What the publisher was told last is enough for this viewer."""
+    receiver = wish.receiver
+    if receiver is None:
+        return False
+    own: Need = {}
+    _raise(own, receiver, _wanted(wish, receiver))
+    return all(layer <= track.dynacast.told.get(mime, NOTHING) for mime, layer in own.items())
 
 
 def _raise(need: Need, receiver: Receiver, layer: int) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 FALLBACK_HEIGHTS = (180, 360)
 """Heights of the lower layers when the publisher did not say (LiveKit: 180, 360, original)."""
 UNKNOWN_HEIGHT = 720
+VIDEO, SCREEN_SHARE = models.TrackType.VIDEO, models.TrackSource.SCREEN_SHARE
+"""Asked for all the time; the generated enums look every name up."""
 MAX_DIMENSION = 16_384
 MAX_DESCRIBED_LAYERS = 8
 MAX_DESCRIBED_CODECS = 4
@@ -65,11 +67,11 @@ class PublishedTrack:
 
     @property
     def is_video(self) -> bool:
-        return self.info.type == models.TrackType.VIDEO
+        return self.info.type == VIDEO
 
     @property
     def is_screen(self) -> bool:
-        return self.info.source == models.TrackSource.SCREEN_SHARE
+        return self.info.source == SCREEN_SHARE
 
     def receiver_for(self, mime_type: str) -> Receiver | None:
         wanted = mime_type.lower()

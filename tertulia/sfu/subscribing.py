@@ -146,20 +146,25 @@ def settle(
             state.counters["section_taken_back"] += 1
             local.wishes[track_sid] = False
             review(state, local, wish.track)
+    added = []
     for section in sections:
         wish = local.subscriptions.get(section.track_sid)
         if wish is not None and wish.phase is not Phase.WISHED and (section.fresh or wish.down is None):
-            _add_row(state, local, wish, section)
+            added += _add_row(state, local, wish, section)
+    _begin(state, local, added)
     for track_sid in unsupported:
         if (wish := local.subscriptions.get(track_sid)) is not None:
             _unsupported(state, local, wish)
 
 
-def _add_row(state: RoomState, local: LocalParticipant, wish: Subscription, section: DownSection) -> None:
+def _add_row(
+    state: RoomState, local: LocalParticipant, wish: Subscription, section: DownSection
+) -> tuple[Subscription, ...]:
+    """The wish, when it has a row now."""
     receiver = wish.receiver
     assert receiver is not None
     if section.payload.mime_type.lower() != receiver.mime_type.lower():
-        return  # settled for a codec we do not want any more; the next negotiation follows
+        return ()  # settled for a codec we do not want any more; the next negotiation follows
     _remove_row(state, wish)
     wish.down = state.plane.add_down(
         receiver.plane_track,
@@ -175,10 +180,16 @@ def _add_row(state: RoomState, local: LocalParticipant, wish: Subscription, sect
     state.downs[wish.down] = wish
     if wish.phase is not Phase.FLOWING:
         wish.become(Phase.FLOWING)
-    downlink.row_added(state, local, wish)
-    downlink.aim(state, wish)
-    dynacast.review(state, wish.track)
-    telling.first_subscriber(state, wish.track)
+    return (wish,)
+
+
+def _begin(state: RoomState, local: LocalParticipant, added: Sequence[Subscription]) -> None:
+    """These have a row now: the way down is divided anew once, then each hears its layer."""
+    downlink.rows_added(state, local, added)
+    for wish in added:
+        downlink.aim(state, wish)
+        dynacast.review(state, wish.track, wish)
+        telling.first_subscriber(state, wish.track)
 
 
 def _remove_row(state: RoomState, wish: Subscription) -> None:
@@ -312,7 +323,7 @@ def _apply_settings(state: RoomState, local: LocalParticipant, wish: Subscriptio
         return
     wish.forwarder.settings = viewer_settings(said)
     downlink.aim(state, wish)
-    dynacast.review(state, wish.track)
+    dynacast.review(state, wish.track, wish)
 
 
 def viewer_settings(said: rtc.UpdateTrackSettings) -> ViewerSettings:

@@ -13,6 +13,7 @@ ALL_TEMPORAL = 7
 """Plane: no temporal layer is left out."""
 TEMPORAL_LAYERS = 3
 """Browsers encode at most three; each doubles the frame rate."""
+OFF = models.VideoQuality.OFF
 UNTOLD = -2
 PAUSED = -1
 
@@ -44,7 +45,7 @@ class Forwarder:
     def wanted_layer(self, layers: int, heights: Sequence[int]) -> int:
         """The layer that fits the viewer, whether it lives or not; PAUSED for none."""
         settings = self.settings
-        if settings.disabled or settings.quality == models.VideoQuality.OFF:
+        if settings.disabled or settings.quality == OFF:
             return PAUSED
         top = layers - 1
         if settings.height or settings.width:
