@@ -23,7 +23,7 @@ from benchmarks.load import offer
 from benchmarks.load.connection import Connection
 from benchmarks.load.engine import Engine
 from benchmarks.load.media import LAYERS, MAGIC, STAMP, Clip
-from benchmarks.load.offer import Line, Remote
+from benchmarks.load.offer import Line, Reader, Remote
 from benchmarks.load.sending import Layer
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.signing import build_token
@@ -73,6 +73,7 @@ class Peer:
     connection: Connection
     target: int
     lines: list[Line] = field(default_factory=list)
+    reader: Reader = field(default_factory=Reader)
     version: int = 0
     outstanding: bool = False
     dirty: bool = False
@@ -291,7 +292,7 @@ class Client:
         peer = self._up
         if peer is None or (answer.id and answer.id != peer.version):
             return
-        remote = offer.read(answer.sdp)
+        remote = peer.reader.read(answer.sdp)
         if len(remote.sections) != len(peer.lines) and not peer.dirty:
             raise PeerError(f"an answer with {len(remote.sections)} sections to an offer with {len(peer.lines)}")
         peer.outstanding = False
@@ -306,7 +307,7 @@ class Client:
         peer = self._down
         if peer is None:
             raise PeerError("an offer on a single connection")
-        remote = offer.read(description.sdp)
+        remote = peer.reader.read(description.sdp)
         peer.version += 1
         text = offer.answer(remote, peer.connection.local, peer.version)
         peer.connection.wants_channels = bool(remote.sctp_port)

@@ -6,6 +6,7 @@ for subscribing on which it answers (v0).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from tertulia.protocol import sdp
 from tertulia.protocol import sdp_attributes as attributes
@@ -20,6 +21,7 @@ URIS = {
     RID: "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
     RRID: "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
 }
+NAMES_BY_URI = {uri: name for name, uri in URIS.items()}
 EXTENSIONS = {"audio": (LEVEL, TWCC, MID), "video": (TWCC, MID, RID, RRID)}
 PAYLOAD_TYPES = {"opus": 111, "vp8": 96, "h264": 98}
 NAMES = {"opus": "opus/48000/2", "vp8": "VP8/90000", "h264": "H264/90000"}
@@ -81,7 +83,7 @@ class Remote:
     sections: list[tuple[str, str, str, list[str]]] = field(default_factory=list)
     """mid, kind, direction, formats of each section in order."""
     sctp_port: int = 0
-    raw: sdp.Description | None = None
+    raw: list[sdp.Section] = field(default_factory=list)
 
 
 def offer(lines: Sequence[Line], local: Local, version: int) -> str:
@@ -92,8 +94,7 @@ def offer(lines: Sequence[Line], local: Local, version: int) -> str:
 def answer(remote: Remote, local: Local, version: int) -> str:
     """Our answer to an offer of the server: take what it sends, in its numbers."""
     parts = [_head([mid for mid, *_ in remote.sections], version)]
-    assert remote.raw is not None
-    for (mid, kind, direction, formats), section in zip(remote.sections, remote.raw.sections, strict=True):
+    for (mid, kind, direction, formats), section in zip(remote.sections, remote.raw, strict=True):
         transport = _transport(mid, local, "passive" if remote.active else "active")
         if kind == "application":
             text = ["m=application 9 UDP/DTLS/SCTP webrtc-datachannel", *transport, "a=sctp-port:5000"]
@@ -135,24 +136,31 @@ def _transport(mid: str, local: Local, setup: str) -> list[str]:
 
 
 def _section(line: Line, local: Local, setup: str) -> str:
-    transport = _transport(line.mid, local, setup)
+    transport = "\r\n".join(_transport(line.mid, local, setup))
     if line.kind == "application":
-        text = ["m=application 9 UDP/DTLS/SCTP webrtc-datachannel", *transport]
-        return "\r\n".join([*text, "a=sctp-port:5000", "a=max-message-size:262144"]) + "\r\n"
-    codecs = [line.codec] if line.codec else ["opus"] if line.kind == "audio" else ["vp8", "h264"]
-    numbers = [number for codec in codecs for number in _numbers(codec)]
-    text = [f"m={line.kind} 9 UDP/TLS/RTP/SAVPF {' '.join(map(str, numbers))}", *transport]
-    text += [f"a=extmap:{number} {URIS[number]}" for number in EXTENSIONS[line.kind]]
-    text += [f"a={line.direction}", "a=rtcp-mux", "a=rtcp-rsize"]
-    if line.cid:
-        text.append(f"a=msid:- {line.cid}")
-    for codec in codecs:
-        text += _codec(codec)
-    if line.rids:
-        text += [f"a=rid:{rid} send" for rid in line.rids] + [f"a=simulcast:send {';'.join(line.rids)}"]
-    elif line.ssrc:
-        text += [f"a=ssrc:{line.ssrc} cname:bench", f"a=ssrc:{line.ssrc} msid:- {line.cid}"]
-    return "\r\n".join(text) + "\r\n"
+        return (
+            f"m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{transport}\r\n"
+            "a=sctp-port:5000\r\na=max-message-size:262144\r\n"
+        )
+    formats, rest = _media(line.kind, line.direction, line.codec, line.cid, line.rids, line.ssrc)
+    return f"m={line.kind} 9 UDP/TLS/RTP/SAVPF {formats}\r\n{transport}\r\n{rest}\r\n"
+
+
+@lru_cache(maxsize=1024)
+def _media(kind: str, direction: str, codec: str, cid: str, rids: tuple[str, ...], ssrc: int) -> tuple[str, str]:
+    """The formats, and what follows the transport lines; all our receiving sections say the same."""
+    codecs = [codec] if codec else ["opus"] if kind == "audio" else ["vp8", "h264"]
+    text = [f"a=extmap:{number} {URIS[number]}" for number in EXTENSIONS[kind]]
+    text += [f"a={direction}", "a=rtcp-mux", "a=rtcp-rsize"]
+    if cid:
+        text.append(f"a=msid:- {cid}")
+    for name in codecs:
+        text += _codec(name)
+    if rids:
+        text += [f"a=rid:{rid} send" for rid in rids] + [f"a=simulcast:send {';'.join(rids)}"]
+    elif ssrc:
+        text += [f"a=ssrc:{ssrc} cname:bench", f"a=ssrc:{ssrc} msid:- {cid}"]
+    return " ".join(str(number) for name in codecs for number in _numbers(name)), "\r\n".join(text)
 
 
 def _numbers(codec: str) -> list[int]:
@@ -174,40 +182,86 @@ def _codec(codec: str) -> list[str]:
 # ------------------------------------------------------------------------------------------- reading
 
 
+@dataclass(slots=True)
+class _Section:
+    """What one section of the server's says."""
+
+    raw: sdp.Section
+    own: dict[str, list[str]]
+    direction: str
+    codecs: dict[int, str]
+    extensions: dict[int, int]
+    incoming: list[Incoming]
+
+
+class Reader:
+    """Reads the descriptions of one connection; sections with the text they had in the last one are not read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Section] = {}
+
+    def read(self, text: str) -> Remote:
+        """PeerError when it is not a description we can connect with."""
+        session, sections = self._cut(text)
+        remote = Remote()
+        ranked: dict[tuple[str, int], int] = {}
+        for section in sections:
+            raw, own = section.raw, section.own
+            mid = (own.get("mid") or [""])[0]
+            remote.raw.append(raw)
+            remote.sections.append((mid, raw.kind, section.direction, raw.formats))
+            remote.ufrag = remote.ufrag or (own.get("ice-ufrag") or session.get("ice-ufrag") or [""])[0]
+            remote.pwd = remote.pwd or (own.get("ice-pwd") or session.get("ice-pwd") or [""])[0]
+            if not remote.fingerprints:
+                values = own.get("fingerprint") or session.get("fingerprint") or []
+                remote.fingerprints = [attributes.parse_fingerprint(value) for value in values]
+            remote.active |= (own.get("setup") or session.get("setup") or [""])[0] == "active"
+            for value in own.get("candidate", []):
+                add_candidate(ranked, value)
+            if raw.kind == "application":
+                remote.sctp_port = int((own.get("sctp-port") or ["5000"])[0])
+            remote.codecs |= section.codecs
+            remote.extensions |= section.extensions
+            remote.incoming += section.incoming
+        remote.candidates = sorted(ranked, key=lambda address: -ranked[address])
+        if not remote.ufrag or not remote.pwd or not remote.fingerprints:
+            raise PeerError("the server's SDP lacks ICE credentials or a fingerprint")
+        return remote
+
+    def _cut(self, text: str) -> tuple[dict[str, list[str]], list[_Section]]:
+        pieces = sdp.cut(text)
+        if pieces is not None:
+            try:
+                session = sdp.session_part(pieces[0]).attributes()
+                self._known = {
+                    piece: self._known.get(piece) or _section_read(sdp.section_part(piece)) for piece in pieces[1]
+                }
+            except PeerError:
+                pass
+            else:
+                return session, [self._known[piece] for piece in pieces[1]]
+        description = sdp.parse(text)
+        return description.attributes(), [_section_read(section) for section in description.sections]
+
+
 def read(text: str) -> Remote:
-    """A description of the server; PeerError when it is not one we can connect with."""
-    description = sdp.parse(text)
-    remote = Remote(raw=description)
-    session = description.attributes()
-    by_uri = {uri: name for name, uri in URIS.items()}
-    ranked: dict[tuple[str, int], int] = {}
-    for section in description.sections:
-        own = section.attributes()
-        mid = (own.get("mid") or [""])[0]
-        direction = next((word for word in attributes.DIRECTIONS if word in own), "sendrecv")
-        remote.sections.append((mid, section.kind, direction, section.formats))
-        remote.ufrag = remote.ufrag or (own.get("ice-ufrag") or session.get("ice-ufrag") or [""])[0]
-        remote.pwd = remote.pwd or (own.get("ice-pwd") or session.get("ice-pwd") or [""])[0]
-        if not remote.fingerprints:
-            values = own.get("fingerprint") or session.get("fingerprint") or []
-            remote.fingerprints = [attributes.parse_fingerprint(value) for value in values]
-        remote.active |= (own.get("setup") or session.get("setup") or [""])[0] == "active"
-        for value in own.get("candidate", []):
-            add_candidate(ranked, value)
-        if section.kind == "application":
-            remote.sctp_port = int((own.get("sctp-port") or ["5000"])[0])
-            continue
-        for number, name in attributes.parse_rtpmaps(own.get("rtpmap", [])).items():
-            remote.codecs[number] = name.name.lower()
-        for item in _known(section):
-            if item.uri in by_uri:
-                remote.extensions[by_uri[item.uri]] = item.id
-        if direction in ("sendonly", "sendrecv"):
-            remote.incoming += _incoming(mid, section.kind, own)
-    remote.candidates = sorted(ranked, key=lambda address: -ranked[address])
-    if not remote.ufrag or not remote.pwd or not remote.fingerprints:
-        raise PeerError("the server's SDP lacks ICE credentials or a fingerprint")
-    return remote
+    """One description by itself."""
+    return Reader().read(text)
+
+
+def _section_read(section: sdp.Section) -> _Section:
+    own = section.attributes()
+    direction = next((word for word in attributes.DIRECTIONS if word in own), "sendrecv")
+    found = _Section(section, own, direction, {}, {}, [])
+    if section.kind == "application":
+        return found
+    found.codecs = {
+        number: name.name.lower() for number, name in attributes.parse_rtpmaps(own.get("rtpmap", [])).items()
+    }
+    found.extensions = {NAMES_BY_URI[item.uri]: item.id for item in _known(section) if item.uri in NAMES_BY_URI}
+    if direction in ("sendonly", "sendrecv"):
+        found.incoming = _incoming((own.get("mid") or [""])[0], section.kind, own)
+    return found
 
 
 def add_candidate(ranked: dict[tuple[str, int], int], value: str) -> None:

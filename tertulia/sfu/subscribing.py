@@ -146,7 +146,7 @@ def settle(
             state.counters["section_taken_back"] += 1
             local.wishes[track_sid] = False
             review(state, local, wish.track)
-    added = []
+    added: list[Subscription] = []
     for section in sections:
         wish = local.subscriptions.get(section.track_sid)
         if wish is not None and wish.phase is not Phase.WISHED and (section.fresh or wish.down is None):

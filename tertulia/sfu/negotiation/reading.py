@@ -85,8 +85,8 @@ class ConnectionRead:
 class Reader:
     """Reads the descriptions of one client.
 
-    Each says nearly what the one before said: a section with the text it had then is not read again. The sections of the
-    last description are remembered and no others; what is answered does not depend on what is remembered.
+    Each says nearly what the one before said: a section with the text it had then is not read again. The sections of
+    the last description are remembered and no others; what is answered does not depend on what is remembered.
     """
 
     def __init__(self, enabled: frozenset[str]) -> None:
@@ -213,9 +213,7 @@ def _bundle(session: Attributes, texts: Iterable[_Text], mids: Sequence[str]) ->
     return frozenset()
 
 
-def _section(
-    section: sdp.Section, mid: str, bundled: bool, common: _Common
-) -> tuple[SectionRead, tuple[ExtMap, ...]]:
+def _section(section: sdp.Section, mid: str, bundled: bool, common: _Common) -> tuple[SectionRead, tuple[ExtMap, ...]]:
     """Its reading but for the extensions, and the extensions it offers."""
     one = section.attributes()
     # RFC 8843 7.2.1: a bundle-only section has port zero and is not stopped
