@@ -62,8 +62,8 @@ class Times:
     started: int = 0
     joined: int = 0
     connected: int = 0
-    published_before: bool = False
-    """Something to receive was there already."""
+    published_before: frozenset[str] = frozenset()
+    """Sids of the tracks that were there already."""
 
 
 @dataclass(slots=True)
@@ -178,7 +178,9 @@ class Client:
         text = offer.offer(self._up.lines, self._up.connection.local, 1)
         request = rtc.JoinRequest(
             client_info=models.ClientInfo(sdk=models.ClientInfo.PYTHON, version="1.2.0", protocol=17, os="linux"),
-            connection_settings=rtc.ConnectionSettings(auto_subscribe=self.role.subscribe),
+            connection_settings=rtc.ConnectionSettings(
+                auto_subscribe=self.role.subscribe, adaptive_stream=self._is_adaptive
+            ),
             publisher_offer=rtc.SessionDescription(type="offer", sdp=text, id=1),
         )
         import gzip
@@ -188,9 +190,20 @@ class Client:
         )
         return {"join_request": base64.urlsafe_b64encode(wrapped.SerializeToString()).decode()}
 
+    @property
+    def _is_adaptive(self) -> bool:
+        """Who shows others small says so when it comes, as browsers do, and is not sent the highest layer first."""
+        return self.role.quality != "high"
+
     def _v0_query(self) -> dict[str, str]:
-        subscribe = "1" if self.role.subscribe else "0"
-        return {"sdk": "go", "version": "2.0.0", "protocol": "16", "auto_subscribe": subscribe, "adaptive_stream": "0"}
+        subscribe, adaptive = ("1" if on else "0" for on in (self.role.subscribe, self._is_adaptive))
+        return {
+            "sdk": "go",
+            "version": "2.0.0",
+            "protocol": "16",
+            "auto_subscribe": subscribe,
+            "adaptive_stream": adaptive,
+        }
 
     def _token(self) -> str:
         claims = Claims(
@@ -226,7 +239,8 @@ class Client:
         if kind != "join":
             raise Refused(f"the server's first message is {kind or 'nothing we know'}, not `join`")
         self.times.joined = time.time_ns()
-        self.times.published_before = any(info.tracks for info in response.join.other_participants)
+        there = (track.sid for info in response.join.other_participants for track in info.tracks)
+        self.times.published_before = frozenset(there)
         for info in response.join.other_participants:
             self._see(info)
 
@@ -474,12 +488,14 @@ class Client:
     # figures and leaving ------------------------------------------------------------------------
 
     def first_frames(self) -> list[int]:
-        """Unix ns of the first whole frame of each stream that has one."""
-        found = []
-        for peer in (self._up, self._down):
-            if peer is not None:
-                found += [stream.first_frame_ns for stream in peer.connection.streams.values()]
-        return [moment for moment in found if moment]
+        """Unix ns of the first whole frame of each stream that has one and whose track was there before us."""
+        return [
+            stream.first_frame_ns
+            for peer in (self._up, self._down)
+            if peer is not None
+            for stream in peer.connection.streams.values()
+            if stream.first_frame_ns and stream.track in self.times.published_before
+        ]
 
     def subscriptions(self) -> int:
         return sum(len(peer.connection.streams) for peer in (self._up, self._down) if peer is not None)

@@ -129,6 +129,7 @@ class Reader:
             else:
                 self._known = known
                 return session.attributes(), [known[piece] for piece in pieces[1]]
+        self._known = {}
         description = sdp.parse(text)
         return description.attributes(), [_Text(section) for section in description.sections]
 
