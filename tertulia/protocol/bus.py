@@ -4,12 +4,15 @@ LiveKit's protobufs travel serialised inside. Every word carries the `instance` 
 so that late, repeated or reordered words do no harm; a digest finds what was lost. Sealing is the node's business.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from tertulia.protocol.errors import PeerError
 
+TOGETHER_BYTES = 1 << 18
+"""Words of one moment share a message up to this size."""
 VERSION = 1
 """First byte of every word; words of another version are refused (`bus_version`)."""
 
@@ -250,11 +253,18 @@ class NodeBye(Word):
     """The speaking node leaves the cluster."""
 
 
+class Several(Word):
+    """Words that were said in one moment, in their order; none of them is `Several`."""
+
+    words: tuple[bytes, ...]
+
+
 NodeWord = ForRoom | RecordChanged | LinkHello | Ask | Answer | CallForBids | Bid | NodeBye
 
 _encoder = msgspec.msgpack.Encoder()
 _room_decoder = msgspec.msgpack.Decoder(RoomWord)
 _node_decoder = msgspec.msgpack.Decoder(NodeWord)
+_bus_decoder = msgspec.msgpack.Decoder(NodeWord | Several)
 
 
 def encode(word: Word) -> bytes:
@@ -267,10 +277,31 @@ def decode_room(data: bytes) -> RoomWord:
     return word
 
 
-def decode_node(data: bytes) -> NodeWord:
-    """PeerError names what is wrong."""
-    word: NodeWord = _decode(data, _node_decoder)
-    return word
+def decode_node(data: bytes) -> Iterator[NodeWord]:
+    """The words of one message. PeerError names what is wrong, when it is reached."""
+    word: NodeWord | Several = _decode(data, _bus_decoder)
+    if isinstance(word, Several):
+        yield from (_decode(one, _node_decoder) for one in word.words)
+    else:
+        yield word
+
+
+def together(words: Sequence[bytes]) -> Iterator[bytes]:
+    """Encoded node words in as few messages as their size allows."""
+    batch: list[bytes] = []
+    size = 0
+    for word in words:
+        if batch and size + len(word) > TOGETHER_BYTES:
+            yield _message(batch)
+            batch, size = [], 0
+        batch.append(word)
+        size += len(word)
+    if batch:
+        yield _message(batch)
+
+
+def _message(words: list[bytes]) -> bytes:
+    return words[0] if len(words) == 1 else encode(Several(words=tuple(words)))
 
 
 def _decode(data: bytes, decoder: "msgspec.msgpack.Decoder[Any]") -> Any:

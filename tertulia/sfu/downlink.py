@@ -37,10 +37,10 @@ COLLAPSE = 0.6
 # ------------------------------------------------------------------------------------------ rates
 
 
-def tick(state: RoomState) -> None:
+def tick(state: RoomState, *, with_audio: bool) -> None:
     """Once per cycle: what every up stream brings; and whoever is held back is looked at without feedback too."""
     for track in state.tracks.values():
-        if not track.info.muted:
+        if not track.info.muted and (with_audio or track.is_video):
             for receiver in track.receivers:
                 for stream in receiver.streams.values():
                     _measure(state, stream)

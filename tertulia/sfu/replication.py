@@ -151,7 +151,9 @@ def stay_awake(state: RoomState) -> None:
 def _schedule(state: RoomState, delay_ns: int) -> None:
     if state.replicas.digest is not None:
         state.replicas.digest.cancel()
-    state.replicas.digest = state.agenda.at(state.after(delay_ns), lambda: _digest(state))
+    due = state.after(delay_ns)
+    # on the second: what many rooms of a node say then goes out together
+    state.replicas.digest = state.agenda.at(Nanos(due - due % LIVELY_NS), lambda: _digest(state))
 
 
 def _digest(state: RoomState) -> None:

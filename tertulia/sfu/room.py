@@ -141,6 +141,11 @@ class Room:
         """Peer connections it holds now."""
         return list(self._state.by_transport)
 
+    def size(self) -> tuple[int, int]:
+        """Members here, and tracks they publish."""
+        sessions = self._state.sessions.values()
+        return len(sessions), sum(len(local.who.tracks) for local in sessions)
+
     def figures(self) -> Mapping[str, int]:
         """Gauges for metrics: members here, published and subscribed tracks by kind."""
         state = self._state

@@ -16,6 +16,9 @@ from tertulia.sfu.state import RoomState
 BEAT_NS = 20 * MILLISECOND
 """Rounds fall on a common beat: a node with hundreds of rooms wakes up fifty times a second, not a thousand times."""
 
+AUDIO_CYCLES = 4
+"""Rates of audio hardly change: they are measured every so many cycles."""
+
 
 class Rounds:
     """Keeps the regular appointments; each goes on only while the room has members here."""
@@ -25,6 +28,7 @@ class Rounds:
         self._hearing = Hearing(state)
         self._running: set[str] = set()
         self._told_counts = (0, 0)
+        self._cycles = 0
 
     def ensure(self) -> None:
         """At the end of a turn: whatever is needed runs."""
@@ -69,7 +73,8 @@ class Rounds:
 
     def _cycle(self) -> None:
         if self._state.config.congestion_control:
-            downlink.tick(self._state)
+            self._cycles += 1
+            downlink.tick(self._state, with_audio=self._cycles % AUDIO_CYCLES == 1)
         for track in self._state.tracks.values():
             if track.is_video and not track.info.muted:
                 for receiver in track.receivers:

@@ -99,6 +99,8 @@ class Cluster:
         if "egress" not in traits.roles:
             house.created.append(self.placement.automatic)
         self._epoch = time.time_ns()
+        self._unsent: dict[str, list[bytes]] = {}
+        """Said in this turn of the event loop, by channel."""
         self._loops: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self.load = MachineLoad(lambda: sum(house.plane.totals().get(name, 0) for name in ("bytes_in", "bytes_out")))
@@ -134,6 +136,7 @@ class Cluster:
         for task in list(self._tasks):
             task.cancel()
         self.say_to_all(bus.NodeBye())
+        self._send()
         with contextlib.suppress(Unavailable):
             await self.store.withdraw(self.id)
         self.links.close_all()
@@ -164,7 +167,7 @@ class Cluster:
     def describe(self) -> NodeRecord:
         house, cpus = self.house, os.cpu_count() or 1
         self.load.read()
-        figures = [seat.room.figures() for seat in house.seats.values()]
+        sizes = [seat.room.size() for seat in house.seats.values()]
         return NodeRecord(
             id=self.id,
             epoch=self._epoch,
@@ -178,9 +181,9 @@ class Cluster:
             cpus=cpus,
             cpu_load=min(1.0, max(self.load.cpu_load, self.placement.promised_cores / cpus)),
             sys_load=sys_load(),
-            rooms=len(figures),
-            participants=sum(one.get("participants", 0) for one in figures),
-            tracks=sum(one.get("published_audio", 0) + one.get("published_video", 0) for one in figures),
+            rooms=len(sizes),
+            participants=sum(members for members, _ in sizes),
+            tracks=sum(tracks for _, tracks in sizes),
             bytes_per_s=self.load.bytes_per_s,
         )
 
@@ -196,28 +199,40 @@ class Cluster:
     # ------------------------------------------------------------------------------------------ words
 
     def say(self, node: NodeId, word: bus.Word) -> None:
-        channel = channel_of(node)
-        self.bus.publish(channel, self.seal.close(channel, bus.encode(word)))
+        self._post(channel_of(node), word)
 
     def say_to_all(self, word: bus.Word) -> None:
-        self.bus.publish(EVERYBODY, self.seal.close(EVERYBODY, bus.encode(word)))
+        self._post(EVERYBODY, word)
+
+    def _post(self, channel: str, word: bus.Word) -> None:
+        """What is said to somebody in one turn of the event loop goes out together."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent.setdefault(channel, []).append(bus.encode(word))
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, {}
+        for channel, words in unsent.items():
+            for message in bus.together(words):
+                self.bus.publish(channel, self.seal.close(channel, message))
 
     def _on_message(self, channel: str, data: bytes) -> None:
         try:
-            sender, word = self.seal.open(channel, data)
-            if sender == self.id:
-                return
-            message = bus.decode_node(word)
+            sender, message = self.seal.open(channel, data)
+            if sender != self.id:
+                for word in bus.decode_node(message):
+                    self._on_word(sender, word)
         except PeerError as error:
             self.counters[str(error)] += 1
-            return
-        if not isinstance(message, bus.NodeBye):
+
+    def _on_word(self, sender: NodeId, word: bus.NodeWord) -> None:
+        if not isinstance(word, bus.NodeBye):
             self.directory.heard(sender)
         try:
-            self._handlers[type(message)](sender, message)
+            self._handlers[type(word)](sender, word)
         except Exception as error:
             self.counters["words_failed"] += 1
-            log.error("cluster.word_failed", word=type(message).__name__, exc_info=error)
+            log.error("cluster.word_failed", word=type(word).__name__, exc_info=error)
 
     # ------------------------------------------------------------------------------------------ who is there
 
