@@ -50,6 +50,8 @@ class Receiver:
     ) -> None:
         self.transport = transport
         self.section = section
+        self.layers = max(1, min(len(section.rids) or len(section.ssrcs), MAX_LAYERS))
+        """How many the publisher may send."""
         self.payload = payload
         self.codec = CODECS.get(payload.mime_type.lower(), Codec.OTHER)
         self.plane_track = plane.add_track(self.codec, payload.clock_hz)
@@ -68,11 +70,6 @@ class Receiver:
     @property
     def mid(self) -> str:
         return self.section.mid
-
-    @property
-    def layers(self) -> int:
-        """How many layers the publisher may send."""
-        return max(1, min(len(self.section.rids) or len(self.section.ssrcs), MAX_LAYERS))
 
     def layer_of_rid(self, rid: str) -> int | None:
         """None: no such stream was agreed."""
