@@ -68,9 +68,10 @@ FAREWELL_NS = 2 * SECOND
 """Clients that go close their connection and say so by signal; the word may arrive so much later."""
 NEGOTIATION_NS = 15 * SECOND
 """From our offer to its answer; then the client must reconnect."""
-PACE_NS = 200_000
-"""Per member and section: what one member's next round of negotiation waits for after its last one. A round costs us
-every section of the description, and a track that comes costs everybody a round: in a crowd one round takes several."""
+PACE_NS = 100_000
+"""Per member and section: what one member's next round of negotiation waits for after its last one. A round costs the
+client (and us a little for) every section of the description, and a track that comes costs everybody a round: in a
+crowd one round takes several."""
 MAX_PACE_NS = SECOND
 MIN_PACE_NS = 20 * MILLISECOND
 """Less is not worth a wait: small calls negotiate at once."""
