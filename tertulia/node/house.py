@@ -419,17 +419,20 @@ class House:
         """Reports wait: hand each to its transport or room."""
         now = monotonic()
         for report in self.plane.reports():
-            if isinstance(report, Datagram) and report.address.socket == self.relay_socket:
-                self.counters["relay_datagram_unexpected"] += 1
+            if isinstance(report, Datagram):
+                if report.address.socket == self.relay_socket:
+                    self.counters["relay_datagram_unexpected"] += 1
+                else:
+                    self.hub.on_datagram(now, report)
             elif isinstance(report, Feedback) and self.cluster is not None and self.cluster.links.on_feedback(report):
                 continue
-            elif isinstance(report, Datagram | Outgoing | TransportSilent):
+            elif isinstance(report, (Outgoing, TransportSilent)):  # a union is made anew every time
                 self.hub.on_report(now, report)
             elif (seat := self._room_of(report)) is not None:
                 seat.driver.handle(OfPlane(report))
 
     def _room_of(self, report: Report) -> Seat | None:
-        if isinstance(report, UnboundSsrc | Feedback | Rtcp):
+        if isinstance(report, (UnboundSsrc, Feedback, Rtcp)):
             owner = self.hub.owner(report.transport)
             return self._by_sid.get(owner) if owner is not None else None
         return self.handles.owner(report)

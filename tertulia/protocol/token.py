@@ -7,6 +7,7 @@ with `exp` (RFC 7519 4.1.4) is accepted.
 
 import base64
 import binascii
+import functools
 import json
 import math
 import unicodedata
@@ -24,6 +25,8 @@ from tertulia.protocol.errors import RequestError
 
 MAX_TOKEN_BYTES = 32_768
 """Refused unread above this: fits any request line we accept and keeps the cost of a refusal below 1 ms."""
+MAX_SECRETS = 128
+"""Known to be fit for signing at a time; a node has a few API keys."""
 MAX_IDENTITY_CHARS = 256
 LEEWAY_S = 60
 """How far the clocks of two machines may be apart (LiveKit's verifier)."""
@@ -105,7 +108,12 @@ class TokenError(RequestError):
 
 
 class _Hmac(HMACAlgorithm):
-    """Secret lengths are judged once, by `check_secret`, not with a warning at every token."""
+    """Secret lengths are judged once, by `check_secret`, not with a warning at every token. Whether a secret is another
+    kind of key in truth is looked at once per secret: that takes longer than a signature."""
+
+    @functools.lru_cache(maxsize=MAX_SECRETS)  # noqa: B019  # there is one, as old as the process
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return super().prepare_key(key)
 
     def check_key_length(self, key: bytes) -> None:
         return None

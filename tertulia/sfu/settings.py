@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from livekit.protocol import models, rtc
 
@@ -86,9 +87,9 @@ DYNACAST_FIRST_NS = 10 * SECOND
 ROOM_UPDATE_NS = 5 * SECOND
 """Counts of participants and publishers are told at most this often."""
 CALM_MEMBERS = 50
-CALM_UPDATES = ((CALM_MEMBERS, 500 * MILLISECOND), (8, 100 * MILLISECOND))
+CALM_UPDATES = ((CALM_MEMBERS, SECOND), (8, 200 * MILLISECOND))
 """From so many local members on, comings and goings of listeners are told together after so long: one join says
-JOINED and ACTIVE within it, and every member hears of every join."""
+JOINED and ACTIVE within it, and every member hears of every join (LiveKit: after up to 3 s in any room)."""
 MAX_UPDATE_BYTES = 128 << 10
 """One ParticipantUpdate; more members go into the next."""
 MAX_DEPARTED = 200
@@ -140,7 +141,9 @@ class RateLimit:
         return True
 
 
+@lru_cache(maxsize=8)
 def server_info(node_id: str, region: str) -> models.ServerInfo:
+    """The same for every join; nobody changes it."""
     return models.ServerInfo(
         edition=models.ServerInfo.Standard,
         version=SERVER_VERSION,

@@ -156,9 +156,13 @@ class RoomState:
         """The room as clients and APIs see it."""
         info = models.Room()
         info.CopyFrom(self.room)
-        counted = [member for member in self.members.values() if not member.is_dependent]
-        info.num_participants = len(counted)
-        info.num_publishers = sum(1 for member in counted if member.is_publisher)
+        participants = publishers = 0
+        for member in self.members.values():
+            if not member.is_dependent:
+                participants += 1
+                if member.tracks or member.data_tracks:
+                    publishers += 1
+        info.num_participants, info.num_publishers = participants, publishers
         return info
 
     def set_recording(self, active: bool) -> None:

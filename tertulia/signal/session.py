@@ -198,6 +198,13 @@ class SignalSession:
     def poll(self) -> SessionOutput | None:
         return self._out.popleft() if self._out else None
 
+    def at_once(self, message: rtc.SignalResponse) -> bytes | None:
+        """The bytes of a message that nothing stands in the way of: most of them. Whoever takes them writes them now;
+        None, or a client that has no room for them: the message goes through `handle`."""
+        if self.state is not State.OPEN or self._writing or self._queue or self.json:
+            return None
+        return None if message.HasField("leave") else self._encode(message)
+
     # ---------------------------------------------------------------------------------------- reading
 
     def read_pause_ns(self, now: Nanos) -> int:

@@ -88,6 +88,10 @@ class SessionSocket:
         return self._session
 
     def send(self, message: rtc.SignalResponse) -> None:
+        if self._is_open and not self._unsent and self._writer is None and not self._draining:
+            data = self.machine.at_once(message)
+            if data is not None and self._write_now(data):
+                return
         self._handle(Down(message))
 
     def end(self, code: int = 1000) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from tertulia.protocol.errors import PeerError
 from tertulia.sfu.transport import channels as dcep
 from tertulia.sfu.transport.api import ChannelClosed, ChannelMessage, ChannelOpened, TransportEvent
+from tertulia.sfu.transport.carrier import run
 from tertulia.sfu.transport.channels import Channel, ChannelOptions
-from tertulia.sfu.transport.sctp import BoundedSctp, run
+from tertulia.sfu.transport.sctp import BoundedSctp
 
 _MESSAGES = frozenset({dcep.PPID_BINARY, dcep.PPID_STRING, dcep.PPID_BINARY_EMPTY, dcep.PPID_STRING_EMPTY})
 

@@ -198,13 +198,8 @@ class TransportHub:
     def on_report(self, now: Nanos, report: Datagram | Outgoing | TransportSilent) -> None:
         """What the plane hands to the control side; the node routes every other report elsewhere."""
         match report:
-            case Datagram(address, data, transport):
-                if data and data[0] < 4:
-                    self._check(now, address, data)
-                elif transport is not None:
-                    self._dtls(now, transport, address, data)
-                else:
-                    self._count("dtls_unproven")
+            case Datagram():
+                self.on_datagram(now, report)
             case Outgoing(transport, data):
                 peer = self._transports.get(transport)
                 if peer is not None and isinstance(peer.ice.selected, TcpPath):
@@ -213,6 +208,15 @@ class TransportHub:
                 peer = self._transports.get(transport)
                 if peer is not None:
                     peer.fail(now, reason)
+
+    def on_datagram(self, now: Nanos, report: Datagram) -> None:
+        data, transport = report.data, report.transport
+        if data and data[0] < 4:
+            self._check(now, report.address, data)
+        elif transport is not None:
+            self._dtls(now, transport, report.address, data)
+        else:
+            self._count("dtls_unproven")
 
     def tcp_frame(self, connection: TcpConnection, frame: bytes) -> None:
         """RFC 7983 on an ICE-TCP connection. The first frame must be an authentic check."""

@@ -134,6 +134,8 @@ class IceAgent:
         self._checks = Bucket(CHECK_BURST, CHECK_INTERVAL_NS)
         self._forgeries = Bucket(FORGERY_BURST, FORGERY_INTERVAL_NS)
         self._outputs: deque[IceOutput] = deque()
+        self.ufrags: tuple[str, ...] = ()
+        """Every local user fragment that still counts."""
         self._last_check = Nanos(0)
         self.presence = Presence.NEW
         self.selected: Path | None = None
@@ -147,11 +149,6 @@ class IceAgent:
     @property
     def pwd(self) -> str:
         return self._generations[-1].pwd
-
-    @property
-    def ufrags(self) -> tuple[str, ...]:
-        """Every local user fragment that still counts."""
-        return tuple(generation.ufrag for generation in self._generations)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -238,7 +235,11 @@ class IceAgent:
         ufrag, pwd = self._credentials()
         self._minted += 1
         self._generations.append(Generation(self._minted, ufrag, pwd, stun.IntegrityKey(pwd)))
-        del self._generations[:-MAX_GENERATIONS]
+        self._keep(self._generations[-MAX_GENERATIONS:])
+
+    def _keep(self, generations: list[Generation]) -> None:
+        self._generations = generations
+        self.ufrags = tuple(generation.ufrag for generation in generations)
 
     def _generation(self, ufrag: str) -> Generation | None:
         for generation in self._generations:
@@ -304,7 +305,7 @@ class IceAgent:
         credentials ends the older ones."""
         self._select(path)
         if self._generations[0].number < generation.number:
-            self._generations = [kept for kept in self._generations if kept.number >= generation.number]
+            self._keep([kept for kept in self._generations if kept.number >= generation.number])
 
     def _select(self, path: Path) -> None:
         if path != self.selected:

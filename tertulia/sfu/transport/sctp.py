@@ -8,8 +8,7 @@ live node only. The channels above it are `association`'s.
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 from aiortc import rtcsctptransport as base
 from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
@@ -17,7 +16,8 @@ from aiortc.utils import uint32_gt, uint32_gte
 from google_crc32c import value as crc32c
 
 from tertulia.protocol.errors import PeerError
-from tertulia.protocol.machine import SECOND, Nanos
+from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
+from tertulia.sfu.transport.carrier import Carrier, run
 from tertulia.sfu.transport.limits import Bucket
 
 MAX_STREAMS = 1024
@@ -45,6 +45,11 @@ RTO_MIN_S = 0.4
 RTO_MAX_S = 3.0
 """Consent ends a dead peer within 15 s, so there is no point in waiting for minutes."""
 MAX_INIT_REPEATS = 60
+INIT_PATIENCE_NS = 200 * MILLISECOND
+"""Both sides begin (RFC 8841 9.3), but the DTLS client knows first that there are keys: its INIT is a round trip away.
+Ours waits for it so long, as two that cross cost twice the packets and gain nothing."""
+INIT_RESCUE_NS = SECOND
+"""The peer has begun and comes to no end so long: much is lost, and two attempts get through sooner."""
 HEARTBEAT_NS = 30 * SECOND
 """RFC 9260 16 (HB.interval)."""
 MAX_PACKET_BYTES = 12 + 16 + base.USERDATA_MAX_LENGTH
@@ -56,40 +61,6 @@ _TSN_MASK = 0xFFFFFFFF
 _LIVE = frozenset(
     {RTCSctpTransport.State.ESTABLISHED, RTCSctpTransport.State.COOKIE_ECHOED, RTCSctpTransport.State.SHUTDOWN_PENDING}
 )
-
-ResultT = TypeVar("ResultT")
-
-
-def run(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Run a coroutine that never really waits (all of the association's are such) without a task."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    coroutine.close()
-    raise AssertionError("an SCTP coroutine waited")
-
-
-class Carrier:
-    """What the association sees of DTLS."""
-
-    state = "connected"
-
-    def __init__(self, send: Callable[[bytes], None], server: bool) -> None:
-        self._send = send
-        self._role = "server" if server else "client"
-        self.open = True
-
-    def _register_data_receiver(self, receiver: object) -> None: ...
-
-    def _unregister_data_receiver(self, receiver: object) -> None: ...
-
-    def send(self, data: bytes) -> None:
-        if self.open:
-            self._send(data)
-
-    async def _send_data(self, data: bytes) -> None:
-        self.send(data)
 
 
 class BoundedSctp(RTCSctpTransport):
@@ -115,6 +86,7 @@ class BoundedSctp(RTCSctpTransport):
         self._sack_handle: asyncio.TimerHandle | None = None
         self._heartbeat: tuple[bytes, Nanos] | None = None
         self._heartbeat_due = Nanos(0)
+        self._init_due: Nanos | None = None
         self._is_corked = False
         """A packet of the peer is being handled: what answers it goes out together."""
         self._controls: list[bytes] = []
@@ -127,8 +99,9 @@ class BoundedSctp(RTCSctpTransport):
     # what the transport asks --------------------------------------------------------------------
 
     def begin(self, now: Nanos, port: int, max_message_bytes: int) -> None:
-        """Send INIT; both sides do (RFC 8841 9.3)."""
+        """Send INIT, or wait for the peer's."""
         self._now = now
+        self._heartbeat_due = Nanos(now + HEARTBEAT_NS)
         run(self.start(RTCSctpCapabilities(maxMessageSize=max_message_bytes), port))
 
     def handle(self, now: Nanos, packet: bytes) -> None:
@@ -152,7 +125,17 @@ class BoundedSctp(RTCSctpTransport):
             self._uncork()
             self._is_corked = False
 
+    async def _init(self) -> None:
+        if self.is_server and self._init_due is None:
+            self._init_due = Nanos(self._now + INIT_PATIENCE_NS)
+        else:
+            self._init_due = None
+            await super()._init()
+
     def wake(self, now: Nanos) -> None:
+        self._now = now
+        if self._init_due is not None and now >= self._init_due and not self.ended:
+            run(self._init())
         self._measure(now)
 
     def _measure(self, now: Nanos) -> None:
@@ -168,7 +151,9 @@ class BoundedSctp(RTCSctpTransport):
             run(self._send_chunk(chunk))
 
     def next_wake(self) -> Nanos | None:
-        return None if self.ended else self._heartbeat_due
+        if self.ended:
+            return None
+        return self._heartbeat_due if self._init_due is None else min(self._init_due, self._heartbeat_due)
 
     def close(self) -> None:
         """ABORT, and give every timer back."""
@@ -190,7 +175,7 @@ class BoundedSctp(RTCSctpTransport):
             return
         for chunk in chunks:
             await self._receive_chunk(chunk)
-        if self._sack_needed:
+        if self._sack_needed and not self.ended:
             await self._send_sack()
 
     async def _receive_chunk(self, chunk: base.Chunk) -> None:
@@ -199,6 +184,8 @@ class BoundedSctp(RTCSctpTransport):
                 # A late duplicate would reset the sequence numbers; a restart (RFC 9260 5.2.2) needs a new DTLS.
                 raise PeerError("INIT on an established association")
             self._peer_window_bytes = chunk.advertised_rwnd
+            if self._init_due is not None:
+                self._init_due = Nanos(self._now + INIT_RESCUE_NS)
         elif isinstance(chunk, base.InitAckChunk):
             self._peer_window_bytes = chunk.advertised_rwnd
         elif isinstance(chunk, base.HeartbeatAckChunk):
@@ -275,12 +262,13 @@ class BoundedSctp(RTCSctpTransport):
     # acknowledging ------------------------------------------------------------------------------
 
     async def _send_sack(self) -> None:
-        """At once for every second packet and while something is missing, else after `SACK_DELAY_S`."""
+        """At once for every second packet, while something is missing and with data that goes out anyway, else after
+        `SACK_DELAY_S`."""
         self._sack_needed = False
         self._unacknowledged += 1
         misordered = len(self._sack_misordered)
         wanted = MANY_GAPS_PACKETS if misordered > FEW_GAPS else 1 if misordered or self._sack_duplicates else 2
-        if self._unacknowledged >= wanted:
+        if self._unacknowledged >= wanted or self._datas:
             await self._send_sack_now()
         elif self._sack_handle is None:
             self._sack_handle = self._timers.call_later(SACK_DELAY_S, self._sack_later)
@@ -378,9 +366,15 @@ class BoundedSctp(RTCSctpTransport):
     # ending -------------------------------------------------------------------------------------
 
     def _set_state(self, state: RTCSctpTransport.State) -> None:
-        super()._set_state(state)
-        if state is self.State.ESTABLISHED and not self.round_trip_ns:
-            self._heartbeat_due = self._now
+        if state is not self.State.ESTABLISHED:
+            super()._set_state(state)
+        elif state is not self._association_state:
+            # the base would make a task to send what waits: so it goes out with what answers the peer
+            self._association_state = state
+            self._init_due = None
+            run(self._data_channel_flush())
+            if not self.round_trip_ns:
+                self._heartbeat_due = self._now
         if state is self.State.CLOSED:
             self._end()
 

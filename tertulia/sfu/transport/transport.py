@@ -202,13 +202,12 @@ class PeerTransport:
     def next_wake(self) -> Nanos | None:
         if self.stage is Stage.ENDED:
             return None
-        due = [
-            self._due,
-            self.ice.next_wake(),
-            self._dtls.next_wake() if self._dtls is not None else None,
-            self._sctp.next_wake() if self._sctp is not None else None,
-        ]
-        return min((moment for moment in due if moment is not None), default=None)
+        first = self._due
+        for part in (self.ice, self._dtls, self._sctp):
+            due = part.next_wake() if part is not None else None
+            if due is not None and (first is None or due < first):
+                first = due
+        return first
 
     # DTLS and SCTP begin ------------------------------------------------------------------------
 

@@ -111,8 +111,15 @@ class Pair:
         start = self.loop.time()
         while not condition():
             assert self.loop.time() - start < limit_s, f"not within {limit_s} virtual seconds"
+            self.wake()
             await asyncio.sleep(0.005)
         return self.loop.time() - start
+
+    def wake(self) -> None:
+        """As the hub does."""
+        due = self.server.next_wake()
+        if due is not None and due <= self.now:
+            self.server.wake(self.now)
 
     async def finish(self) -> None:
         self.server.close()
@@ -373,3 +380,66 @@ def test_half_of_the_acknowledgements_are_saved(loop: VirtualLoop) -> None:
         assert pair.down.packets - before < 250_000 / 1160 * 0.75
 
     play(loop, story)
+
+
+def test_a_client_that_begins_costs_no_crossing_init(loop: VirtualLoop) -> None:
+    async def story() -> None:
+        pair = Pair(loop)
+        from_server = watched(pair.down)
+        await pair.start()
+        await pair.until(lambda: pair.server.round_trip_ns > 0)
+        assert [kinds for kinds in from_server if base.InitChunk in kinds] == []
+        await pair.finish()
+
+    loop.run_until_complete(story())
+    assert loop.pending_timers == 0
+
+
+def test_a_client_that_only_answers_is_begun_with(loop: VirtualLoop) -> None:
+    async def story() -> None:
+        pair = Pair(loop)
+        from_server = watched(pair.down)
+        pair.up.loses = lambda packet: base.InitChunk in kinds_of(packet)
+        await pair.start()
+        assert [kinds for kinds in from_server if base.InitChunk in kinds] == [[base.InitChunk]]
+        await pair.finish()
+
+    loop.run_until_complete(story())
+    assert loop.pending_timers == 0
+
+
+def test_what_waited_for_the_association_and_what_acknowledges_share_packets(loop: VirtualLoop) -> None:
+    async def story() -> None:
+        pair = Pair(loop)
+        from_server = watched(pair.down)
+        pair.server.open_channel(ChannelOptions("_reliable"))
+        pair.server.open_channel(ChannelOptions("_lossy", ordered=False, max_retransmits=0))
+        await pair.start()
+        await pair.until(lambda: set(pair.channels) == {"_reliable", "_lossy"})
+        begun = next(kinds for kinds in from_server if base.CookieAckChunk in kinds)
+        assert begun.count(base.DataChunk) == 2
+        pair.open("theirs")
+        await pair.until(lambda: pair.channels["theirs"].readyState == "open")
+        assert {base.SackChunk, base.DataChunk} <= set(
+            next(kinds for kinds in reversed(from_server) if base.DataChunk in kinds)
+        )
+        await pair.finish()
+
+    loop.run_until_complete(story())
+    assert loop.pending_timers == 0
+
+
+def kinds_of(packet: bytes) -> list[type[base.Chunk]]:
+    return [type(chunk) for chunk in base.parse_packet(packet)[3]]
+
+
+def watched(wire: Wire) -> list[list[type[base.Chunk]]]:
+    """What each packet carried that was given to this wire; loses none."""
+    seen: list[list[type[base.Chunk]]] = []
+
+    def note(packet: bytes) -> bool:
+        seen.append(kinds_of(packet))
+        return False
+
+    wire.loses = note
+    return seen
