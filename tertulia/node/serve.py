@@ -201,17 +201,21 @@ class Node:
             await asyncio.sleep(POLL_S)
 
     async def _start_webhooks(self, stack: contextlib.AsyncExitStack) -> None:
+        targets = settings.webhook_targets(self.config)
         self.webhooks = WebhookSender(
-            settings.webhook_targets(self.config),
+            targets,
             self.house.config.keys,
             self.rng,
             self.counts,
             f"Tertulia/{__version__}",
         )
         stack.push_async_callback(self.webhooks.close, DRAIN_S)
-        self.house.happened.append(
-            lambda seat, event: self.webhooks.notify(room_event(event.name, event.room, event.participant, event.track))
-        )
+        if targets:
+            self.house.happened.append(
+                lambda seat, event: self.webhooks.notify(
+                    room_event(event.name, event.room, event.participant, event.track)
+                )
+            )
 
     async def _start_egress(self, stack: contextlib.AsyncExitStack) -> None:
         if "egress" not in self.config.node.roles:

@@ -50,7 +50,8 @@ class Participant:
     def __init__(self, info: models.ParticipantInfo, node: NodeId) -> None:
         self.info = info
         self.node = node
-        self._is_dependent = info.kind in DEPENDENT or info.permission.recorder or info.permission.agent
+        self.is_dependent = info.kind in DEPENDENT or info.permission.recorder or info.permission.agent
+        """Neither keeps the room open nor counts. The kind is fixed at join."""
         self.tracks: dict[str, PublishedTrack] = {}
         self.data_tracks: dict[int, models.DataTrackInfo] = {}
         """By the publisher's handle."""
@@ -77,11 +78,6 @@ class Participant:
     @property
     def is_gone(self) -> bool:
         return self.info.state == DISCONNECTED
-
-    @property
-    def is_dependent(self) -> bool:
-        """Neither keeps the room open nor counts. The kind is fixed at join."""
-        return self._is_dependent
 
     @property
     def is_publisher(self) -> bool:

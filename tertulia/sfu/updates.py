@@ -92,7 +92,7 @@ class Digest:
 
     def messages_for(self, member: Participant) -> list[rtc.SignalResponse]:
         own = self._changes.get(member.sid)
-        if own is None:
+        if own is None or (own.to_self and not own.as_gone and member.sid in self._infos):
             return self._common
         infos = [info for sid, info in self._infos.items() if sid != member.sid]
         if own.to_self:
@@ -119,10 +119,11 @@ def _messages(infos: Sequence[models.ParticipantInfo]) -> Iterator[rtc.SignalRes
     batch: list[models.ParticipantInfo] = []
     size = 0
     for info in infos:
-        size += info.ByteSize()
+        bytes_more = info.ByteSize()
+        size += bytes_more
         if batch and size > MAX_UPDATE_BYTES:
             yield _message(batch)
-            batch, size = [], info.ByteSize()
+            batch, size = [], bytes_more
         batch.append(info)
     if batch:
         yield _message(batch)

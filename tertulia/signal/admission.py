@@ -58,16 +58,12 @@ def attempt_of(
     if v1 and not encoded:
         raise Refused(400, "join_request is required")
     if encoded:
-        attempt = _attempt_v1(session, parse_join_request(encoded), claims)
+        request = parse_join_request(encoded)
+        client = complete(request.client_info, user_agent, address)
+        attempt = _attempt_v1(session, request, claims, _room(grant, query), client)
     else:
-        attempt = _attempt_v0(session, query, claims)
-    attempt = replace(
-        attempt,
-        room=_room(grant, query),
-        client=complete(attempt.client, user_agent, address),
-        # An empty value would delete an attribute, and those of the token are not the client's to delete.
-        attributes={name: value for name, value in attempt.attributes.items() if value},
-    )
+        client = complete(client_of_query(query), user_agent, address)
+        attempt = _attempt_v0(session, query, claims, _room(grant, query), client)
     _check_wishes(attempt, grant)
     return _with_suffix(attempt, grant, query.get("publish", ""))
 
@@ -153,13 +149,20 @@ def _gunzip(data: bytes) -> bytes:
     return plain
 
 
-def _attempt_v1(session: SessionId, request: rtc.JoinRequest, claims: Claims) -> JoinAttempt:
+def _set(attributes: Mapping[str, str]) -> dict[str, str]:
+    """An empty value would delete an attribute, and those of the token are not the client's to delete."""
+    return {name: value for name, value in attributes.items() if value}
+
+
+def _attempt_v1(
+    session: SessionId, request: rtc.JoinRequest, claims: Claims, room: str, client: models.ClientInfo
+) -> JoinAttempt:
     settings = request.connection_settings
     return JoinAttempt(
         session=session,
-        room="",
+        room=room,
         claims=claims,
-        client=request.client_info,
+        client=client,
         single_connection=True,
         auto_subscribe=settings.auto_subscribe,
         adaptive_stream=settings.adaptive_stream,
@@ -167,7 +170,7 @@ def _attempt_v1(session: SessionId, request: rtc.JoinRequest, claims: Claims) ->
         auto_subscribe_data_track=settings.auto_subscribe_data_track,
         disable_ice_lite=settings.disable_ice_lite,
         metadata=request.metadata,
-        attributes=dict(request.participant_attributes),
+        attributes=_set(request.participant_attributes),
         add_tracks=tuple(request.add_track_requests),
         offer=request.publisher_offer if request.HasField("publisher_offer") else None,
         reconnect=request.reconnect,
@@ -180,13 +183,15 @@ def _attempt_v1(session: SessionId, request: rtc.JoinRequest, claims: Claims) ->
 # ------------------------------------------------------------------------------------------------ v0
 
 
-def _attempt_v0(session: SessionId, query: Mapping[str, str], claims: Claims) -> JoinAttempt:
+def _attempt_v0(
+    session: SessionId, query: Mapping[str, str], claims: Claims, room: str, client: models.ClientInfo
+) -> JoinAttempt:
     reason = query.get("reconnect_reason", "")
     return JoinAttempt(
         session=session,
-        room="",
+        room=room,
         claims=claims,
-        client=client_of_query(query),
+        client=client,
         single_connection=False,
         auto_subscribe=_flag(query, "auto_subscribe", default=True),
         adaptive_stream=_flag(query, "adaptive_stream"),
@@ -194,7 +199,7 @@ def _attempt_v0(session: SessionId, query: Mapping[str, str], claims: Claims) ->
         auto_subscribe_data_track=_flag(query, "auto_subscribe_data_track"),
         disable_ice_lite=_flag(query, "disable_ice_lite"),
         metadata=query.get("metadata", ""),
-        attributes=_attributes(query.get("attributes", "")),
+        attributes=_set(_attributes(query.get("attributes", ""))),
         reconnect=_flag(query, "reconnect"),
         participant_sid=query.get("sid", ""),
         reconnect_reason=int(reason) if reason.isascii() and reason.isdigit() and reason in _REASONS else 0,

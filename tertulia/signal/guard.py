@@ -261,11 +261,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.accept":
+            self._forget_handshake()  # before uvicorn quotes all of it for a log line that is not written
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # uvicorn forgets, and reports every refused upgrade as an error
-        elif message["type"] == "websocket.accept":
-            self._forget_handshake()
 
     def _forget_handshake(self) -> None:
         """A session lives for hours; its join request (20 kB, several times over) and its token need not."""
