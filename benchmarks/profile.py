@@ -28,7 +28,8 @@ SETTLE_S = 6
 """After the last join: key frames have gone out, estimates have risen."""
 BUDGET = 0.75
 UDP_CALLS = re.compile(r"sendmmsg|sendmsg|sendto|recvmmsg|recvmsg|recvfrom|net_rx_action|process_backlog|udp_")
-AES = re.compile(r"aes|gcm|ghash", re.IGNORECASE)
+AES = re.compile(r"aes|gcm|ghash|skip_iv_len_12_init_IV", re.IGNORECASE)
+"""The last is a label inside OpenSSL's `ossl_aes_gcm_setiv_avx512` that perf takes for a function."""
 PLANE = re.compile(r"/plane/(compiled/)?[a-z_]+\.[^/]*\.so$")
 UDP, CIPHER = "kernel, UDP stack", "AES-GCM"
 
@@ -98,7 +99,7 @@ def table(parts: Counter[str], symbols: Counter[tuple[str, str]]) -> str:
         most = [f"`{name}` {n / total:.1%}" for (where, name), n in symbols.most_common() if where == part][:4]
         lines.append(f"| {part} | {count / total:.1%} | {', '.join(most)} |")
     share = (parts[UDP] + parts[CIPHER]) / total
-    verdict = "holds" if share >= BUDGET else "**exceeds**"
+    verdict = "holds" if share >= BUDGET else "**falls short**"
     lines += ["", f"UDP stack and AES together: {share:.0%} of {total} samples (wanted: {BUDGET:.0%}, {verdict})"]
     return "\n".join(lines)
 

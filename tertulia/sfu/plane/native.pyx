@@ -46,6 +46,11 @@ cdef enum:
     R_SENT = 100
     WINDOW = 128                 # srtp.OUTBOUND_WINDOW_PACKETS, a test compares them
 
+# A row gets all packets that wait for it at once: an empty buffer that cannot take them would be flushed forever. A batch
+# that a track or the list of tracks cannot note would be lost without a name.
+if MESSAGES - 1 < PENDING or <int> BATCH > <int> PENDING or <int> BATCH > <int> READY:
+    raise ImportError(f"a send buffer of {MESSAGES} and batches of {BATCH} do not fit lists of {PENDING} and {READY}")
+
 cdef struct Note:                # a report, or a datagram of the test mode
     Note* next
     int kind

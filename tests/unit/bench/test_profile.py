@@ -25,6 +25,8 @@ def test_stacks_of_a_script() -> None:
     ("frames", "part"),
     [
         ([("schedule", "[kernel.kallsyms]"), ("do_sys_poll", "[kernel.kallsyms]")], "kernel, the rest"),
+        ([("skip_iv_len_12_init_IV", "/x/_binding.abi3.so")], CIPHER),
+        ([("evp_cipher_init_internal", "/x/_binding.abi3.so")], "libsrtp and libcrypto around AES"),
         ([("srtp_get_stream", "/x/_binding.abi3.so")], "libsrtp and libcrypto around AES"),
         ([("munge_sent", "/x/sfu/plane/compiled/munge.cpython-311-x86_64-linux-gnu.so")], "data plane"),
         ([("native_emit", "/x/sfu/plane/native.cpython-311-x86_64-linux-gnu.so")], "data plane"),
