@@ -112,8 +112,8 @@ class Reader:
         if tagged is None:
             raise PeerError("SDP has no section we can use")
         data = next((index for index, section in enumerate(sections) if section.usable and section.is_data), None)
-        of_data = texts[data].section().attributes() if data is not None else None
-        remote = _remote(session, texts[tagged].section().attributes(), of_data)
+        of_data = texts[data].attributes() if data is not None else None
+        remote = _remote(session, texts[tagged].attributes(), of_data)
         for one in texts:
             one.forget_lines()
         return ConnectionRead(remote, tuple(sections), dict(settled), "extmap-allow-mixed" in session)
@@ -145,11 +145,15 @@ class _Common(NamedTuple):
 class _Text:
     """The text of one section, and how it was read the last time."""
 
-    __slots__ = ("_bundled", "_common", "_offered", "_read", "_section", "_text", "candidates", "is_open", "mid")
+    __slots__ = (
+        *("_attributes", "_bundled", "_common", "_offered", "_read", "_section", "_text"),
+        *("candidates", "is_open", "mid"),
+    )
 
     def __init__(self, section: sdp.Section, text: str = "") -> None:
         """`text`: the piece it was cut from."""
-        one = section.attributes()
+        self._attributes: Attributes | None = section.attributes()
+        one = self._attributes
         self.mid = _first(one, "mid")
         """As it stands; None is allowed for a port of zero."""
         if self.mid is None:
@@ -168,18 +172,25 @@ class _Text:
             self._section = sdp.section_part(self._text)
         return self._section
 
+    def attributes(self) -> Attributes:
+        if self._attributes is None:
+            self._attributes = self.section().attributes()
+        return self._attributes
+
     def forget_lines(self) -> None:
         """The text is enough to have them again."""
-        self._section = None
+        self._section = self._attributes = None
 
     def read(
         self, bundled: bool, common: _Common, settled: extensions.Settled
     ) -> tuple["SectionRead", extensions.Settled]:
         """`settled`: the number space of the bundle before it, and after it."""
         if self._common is not common or self._bundled is not bundled:
-            self._read, self._offered = _section(self.section(), self.mid or "", bundled, common)
+            self._read, self._offered, settled = _section(
+                self.section(), self.attributes(), self.mid or "", bundled, common, settled
+            )
             self._common, self._bundled = common, bundled
-        if self._offered:
+        elif self._offered:
             extmaps, settled = extensions.accept(self._offered, settled)
             if extmaps != self._read.extmaps:
                 self._read = replace(self._read, extmaps=extmaps)
@@ -214,9 +225,15 @@ def _bundle(session: Attributes, texts: Iterable[_Text], mids: Sequence[str]) ->
     return frozenset()
 
 
-def _section(section: sdp.Section, mid: str, bundled: bool, common: _Common) -> tuple[SectionRead, tuple[ExtMap, ...]]:
-    """Its reading but for the extensions, and the extensions it offers."""
-    one = section.attributes()
+def _section(
+    section: sdp.Section,
+    one: Attributes,
+    mid: str,
+    bundled: bool,
+    common: _Common,
+    settled: extensions.Settled,
+) -> tuple[SectionRead, tuple[ExtMap, ...], extensions.Settled]:
+    """Its reading, all extensions it offers, and the number space of the bundle after it."""
     # RFC 8843 7.2.1: a bundle-only section has port zero and is not stopped
     is_zero = section.port == 0 and not (bundled and "bundle-only" in one)
     is_data = section.kind == "application"
@@ -235,6 +252,7 @@ def _section(section: sdp.Section, mid: str, bundled: bool, common: _Common) -> 
     ssrcs, rtx_ssrcs = _sources(one)
     is_media = usable and kind is not None
     offered = _extmaps((*common.extmaps, *one.get("extmap", ()))) if is_media else ()
+    extmaps, settled = extensions.accept(offered, settled)
     read = SectionRead(
         mid=mid,
         kind=kind,
@@ -245,7 +263,7 @@ def _section(section: sdp.Section, mid: str, bundled: bool, common: _Common) -> 
         sends=is_media and direction in ("sendrecv", "sendonly"),
         receives=is_media and direction in ("sendrecv", "recvonly"),
         payloads=payloads,
-        extmaps=(),
+        extmaps=extmaps,
         rids=_simulcast(one),
         stream_id=stream_id,
         cid=cid,
@@ -253,7 +271,7 @@ def _section(section: sdp.Section, mid: str, bundled: bool, common: _Common) -> 
         rtx_ssrcs=rtx_ssrcs,
         reduced_size="rtcp-rsize" in one,
     )
-    return read, offered
+    return read, offered, settled
 
 
 @lru_cache(maxsize=256)
