@@ -127,6 +127,7 @@ cdef struct Plumbing:            # the engine with everything around it
     int gso[SOCKETS]
     int bell
     int wake
+    int64_t rests_until          # when the thread behind `wake` looks again by itself
     int memory                   # test mode: nothing is sent, no reports ring
     Note* head
     Note* tail
@@ -622,6 +623,8 @@ cdef void run_port(Plumbing* p, int first, int count, int wake) noexcept nogil:
             wait = <int> ((p.e.due - now + 999999) // 1000000)
             if wait < 0:
                 wait = 0
+        if wake == p.wake:
+            p.rests_until = now + wait * 1000000
         settle(p, o)
         unlock(p)
         flush(p, o)

@@ -113,9 +113,12 @@ cdef class Native:
         cdef uint64_t one = 1
         if not p.memory:
             flush(p, self.out)
+        cdef int sooner = due and p.wake >= 0 and due + 1000000 <= p.rests_until  # it rests whole milliseconds
+        if sooner:
+            p.rests_until = due
         settle(p, self.out)
         pthread_mutex_unlock(&p.lock)
-        if due and p.wake >= 0 and due - self._time() < LONGEST_WAIT_MS * 1000000:
+        if sooner:
             write(p.wake, &one, 8)
 
     cdef int64_t _time(self) noexcept:
