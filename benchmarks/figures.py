@@ -21,8 +21,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 PLOTS = PAGE.parent / "plots"
 RUNS: dict[str, tuple[str, ...]] = {
     "audio": ("--scenario", "audio", "--subscribers", "100,200,375,500,700", "--join-rate", "15"),
-    "meeting": ("--scenario", "meeting", "--subscribers", "10,20,30,40,53,64", "--join-rate", "5"),
-    "livestream": ("--scenario", "livestream", "--subscribers", "100,200,375,500,700,1000", "--join-rate", "15"),
+    "meeting": ("--scenario", "meeting", "--subscribers", "10,20,30,40,53,64,80", "--join-rate", "5"),
+    "livestream": ("--scenario", "livestream", "--subscribers", "100,200,375,700,1000,1400", "--join-rate", "15"),
     "subscribers": ("--quality", "low", "--subscribers", "1,3,10,30,100,300,1000", "--join-rate", "15"),
     "publishers": ("--scenario", "meeting", "--subscribers", "2,4,8,16,32", "--join-rate", "5", "--duration", "5"),
     "churn": ("--scenario", "churn", "--subscribers", "5,10,20,40"),
