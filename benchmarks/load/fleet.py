@@ -24,6 +24,10 @@ class RunError(Exception):
     """The run cannot go on; the text says what happened."""
 
 
+class Overwhelmed(RunError):
+    """A worker has more to do than it can: what it was asked for never ends."""
+
+
 class WorkerProcess:
     """One child; every order gets one answer."""
 
@@ -73,7 +77,7 @@ class WorkerProcess:
             await self._process.stdin.drain()
             return await asyncio.wait_for(future, wait_s)
         except TimeoutError:
-            raise RunError(f"a worker did not finish `{order['do']}` within {wait_s:.0f} s") from None
+            raise Overwhelmed(f"a worker did not finish `{order['do']}` within {wait_s:.0f} s") from None
         except (BrokenPipeError, ConnectionResetError):
             raise RunError("a worker process of the bench ended unexpectedly") from None
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from benchmarks.load import media
 from benchmarks.load.client import RIDS, Role
-from benchmarks.load.fleet import Fleet, RunError
+from benchmarks.load.fleet import Fleet, Overwhelmed, RunError
 from benchmarks.load.measure import Histogram, Mark, Usage
 from benchmarks.load.plan import Plan, Target
 
@@ -181,7 +181,13 @@ class Runner:
             _, used = await fleet.mark()
             self._baseline[id(fleet)] = used.resident_bytes if used is not None else 0
         for size in self.plan.steps:
-            rows = await self._step(before, size)
+            try:
+                rows = await self._step(before, size)
+            except Overwhelmed as error:
+                if not before:
+                    raise
+                self.result.saturation = f"size {size}: the generator cannot serve so many ({error})"
+                return
             self.result.rows += rows
             before = size
             if self.stop.is_set():
