@@ -197,8 +197,6 @@ class IceAgent:
         if request.unknown:
             self._error(check, stun.UNKNOWN_ATTRIBUTE, generation)
             return
-        answer = stun.build_success(request.transaction, path.host, path.port, generation.key)
-        self._outputs.append(Reply(path, answer))
         self._count("stun_checks")
         self._heard(now)
         if not self._prove(now, path, request.use_candidate):
@@ -207,6 +205,8 @@ class IceAgent:
             self._nominate(path, generation)
         elif self.selected is None:
             self._select(path)  # for the time being: the peer's first DTLS may come before its nomination
+        # last: on a short way the peer's DTLS follows at once, and its address must be known by then
+        self._outputs.append(Reply(path, stun.build_success(request.transaction, path.host, path.port, generation.key)))
 
     def wake(self, now: Nanos) -> None:
         due = self.next_wake()
