@@ -255,8 +255,8 @@ class DtlsEndpoint:
             self._emit_pending()  # the alert
             self._end(f"DTLS handshake failed: {_reason(error)}")
             return
+        self._connected()  # first: media follow our last flight at once, and their keys must be known by then
         self._take_flight(now)
-        self._connected()
 
     def _take_flight(self, now: Nanos) -> bool:
         """Send what OpenSSL wrote, and keep it to be repeated. False: it wrote nothing."""

@@ -397,3 +397,23 @@ def test_records_are_cut_at_their_borders() -> None:
     assert [len(datagram) for datagram in datagrams] == [626, 766, 1513]
     assert dtls.cut(b"", 1200) == []
     assert dtls.cut(b"\x16\xfe", 1200) == []
+
+
+def test_the_keys_are_out_before_the_flight_that_lets_the_peer_use_them() -> None:
+    """RFC 5764 4.1: media may follow the last flight at once."""
+    now = Nanos(SECOND)
+    server = DtlsEndpoint(ALICE, Role.SERVER, fingerprint(BOB), now, lambda name: None)
+    client = DtlsEndpoint(BOB, Role.CLIENT, fingerprint(ALICE), now, lambda name: None)
+    said: list[DtlsOutput] = []
+    for _ in range(6):
+        for one, other in ((client, server), (server, client)):
+            said = list(iter(one.poll, None))
+            for output in said:
+                if isinstance(output, DtlsDatagram):
+                    other.handle(now, output.data)
+            if one is server and server.phase is Phase.CONNECTED:
+                break
+        else:
+            continue
+        break
+    assert [type(output) for output in said] == [DtlsConnected, DtlsDatagram]
