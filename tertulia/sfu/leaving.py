@@ -114,6 +114,9 @@ def _release(state: RoomState, local: LocalParticipant) -> None:
         subscribing.end(state, local, wish)
     data_tracks.forget_subscriber(state, local)
     state.renegotiations.pop(local.sid, None)
+    local.answerer.forget()
+    if local.offerer is not None:
+        local.offerer.forget()
     for peer in local.peers:
         state.by_transport.pop(peer.transport, None)
         state.transports.close(peer.transport)

@@ -67,7 +67,7 @@ async def test_words_said_again(redis: LiveRedis, make_node: MakeNode, make_sdk:
         await ben.do("leave")
         await ann.until(lambda s: s["remote"] == ["bob"])
         words = [(channel, data) for channel, data in said if ":node" in channel]
-    assert len(words) > 20
+    assert len(words) > 10  # those of one moment share a message
     channels = sorted({channel for channel, _ in words})
     await ann.do("reset")
     client = aioredis.Redis(port=redis.port)

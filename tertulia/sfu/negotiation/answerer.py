@@ -96,6 +96,11 @@ class Answerer:
 
     # an offer -----------------------------------------------------------------------------------
 
+    def forget(self) -> None:
+        """Nothing more will be negotiated: what is remembered of the last round goes now, not with the next garbage."""
+        self._reader.forget()
+        self._drafts.forget()
+
     def read(self, sdp: str) -> OfferRead:
         """Understand and check an offer without changing anything. PeerError: what is wrong with it."""
         connection = self._reader.read(sdp)

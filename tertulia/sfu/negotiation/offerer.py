@@ -127,6 +127,11 @@ class Offerer:
         stopped, self._stopped = tuple(self._stopped), []
         return Accepted(connection.remote, connection.extensions, self._slots.take_down(), stopped, unsupported)
 
+    def forget(self) -> None:
+        """Nothing more will be negotiated: what is remembered of the last round goes now, not with the next garbage."""
+        self._reader.forget()
+        self._drafts.forget()
+
     def abandon(self) -> None:
         """The offer in flight will not be answered (the client resumed): take it back; `is_due` becomes True.
 

@@ -93,6 +93,10 @@ class Reader:
         self._common = _Common(enabled, (), ())
         self._known: dict[str, _Text] = {}
 
+    def forget(self) -> None:
+        """What was remembered; the next description is read whole."""
+        self._known = {}
+
     def read(self, text: str) -> ConnectionRead:
         """PeerError, in words for the client's developer, when the description cannot be negotiated with."""
         session, texts = self._cut(text)

@@ -77,6 +77,9 @@ class Drafts:
     def __init__(self) -> None:
         self._last: list[tuple[object, Written]] = []
 
+    def forget(self) -> None:
+        self._last = []
+
     def write(self, sections: Iterable[tuple[object, Callable[[], AnySection]]]) -> list[Written]:
         """For every section: everything its text depends on (compared by value), and what makes it."""
         last, now = self._last, []
