@@ -380,6 +380,11 @@ async def test_a_recording_runs_at_the_idle_node(make_node: MakeNode, make_sdk: 
     outputs = egress_config(tmp_path / "out")
     a, b = await make_node("node:\n  roles: [sfu]\n"), await make_node(outputs)
     c = await make_node(outputs + "node:\n  roles: [egress]\n")
+
+    async def everybody_is_known() -> bool:
+        return a.log().count("node.seen") == 2  # nodes look around once a second
+
+    await soon(everybody_is_known)
     ada, bob, watcher = [await make_sdk() for _ in range(3)]
     await ada.do("connect", url=a.url, token=token("studio", "ada"), auto_subscribe=False)
     await ada.do("perform", colour=RED, tone_hz=300)
