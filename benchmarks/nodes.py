@@ -18,10 +18,9 @@ from benchmarks.load.fleet import Fleet
 from benchmarks.load.measure import Mark, Usage, usage
 from benchmarks.load.plan import Plan, PlanError, Target
 from benchmarks.load.scenarios import Window
-from benchmarks.load.server import OwnServer, die_with_parent, free_tcp_port, free_udp_ports
+from benchmarks.load.server import OwnServer, die_with_parent, free_tcp_port, free_udp_ports, stop_process
 
 START_S = 10.0
-STOP_S = 5.0
 ACQUAINTED_S = 2.5
 """So long nodes take to hear of each other: they look every second."""
 
@@ -52,13 +51,7 @@ async def redis_server() -> AsyncIterator[tuple[int, int]]:
                     await asyncio.sleep(0.02)
             yield port, process.pid
         finally:
-            if process.returncode is None:
-                process.terminate()
-                try:
-                    await asyncio.wait_for(process.wait(), STOP_S)
-                except TimeoutError:
-                    process.kill()
-                    await process.wait()
+            await stop_process(process)
 
 
 def _answers(port: int) -> bool:

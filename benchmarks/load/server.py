@@ -107,15 +107,21 @@ class OwnServer:
         return "\n".join(line[:400] for line in text.splitlines()[-lines:])
 
     async def stop(self) -> None:
-        process = self._process
-        if process is not None and process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        if self._process is not None:
+            await stop_process(self._process)
         self._log.close()
+
+
+async def stop_process(process: asyncio.subprocess.Process) -> None:
+    """Asked to end, and ended when it does not within STOP_S."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def _python_path() -> str:

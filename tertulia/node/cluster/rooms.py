@@ -268,8 +268,9 @@ class SharedRooms:
 
     async def reconcile(self) -> None:
         """Make the store say what is true here: records with this node in them, claims of our members."""
-        held = await self._cluster.store.rooms(list(self._house.seats))
-        for seat in list(self._house.seats.values()):
+        seats = list(self._house.seats.values())  # of before the answer: a room that comes meanwhile is not in it
+        held = await self._cluster.store.rooms([seat.name for seat in seats])
+        for seat in seats:
             if not seat.driver.stopped and seat.name not in self._opening:
                 await self._reconcile(seat, held.get(seat.name))
 
