@@ -2,6 +2,7 @@
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev nodejs npm \
+       $(test "$(uname -m)" != x86_64 || echo libipsec-mb-dev) \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY web/package.json web/package-lock.json web/
@@ -11,6 +12,9 @@ RUN cd web && npm run build
 RUN TERTULIA_REQUIRE_NATIVE=1 pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim-bookworm
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends $(test "$(uname -m)" != x86_64 || echo libipsec-mb1) \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir /wheels/*.whl && rm -rf /wheels \
     && useradd --system --create-home --home-dir /var/lib/tertulia tertulia

@@ -40,6 +40,8 @@ def part_of(frames: list[tuple[str, str]]) -> str:
     if "kernel" in where or where == "[unknown]":
         return UDP if any(UDP_CALLS.search(name) for name, _ in frames) else "kernel, the rest"
     library = where.rsplit("/", 1)[-1]
+    if library.startswith("libIPSec_MB"):
+        return CIPHER
     if library.startswith(("_binding", "libcrypto", "_rust")):
         return CIPHER if AES.search(symbol) else "libsrtp and libcrypto around AES"
     if PLANE.search(where):

@@ -51,6 +51,9 @@ cdef enum:
 if MESSAGES - 1 < PENDING or <int> BATCH > <int> PENDING or <int> BATCH > <int> READY:
     raise ImportError(f"a send buffer of {MESSAGES} and batches of {BATCH} do not fit lists of {PENDING} and {READY}")
 
+MULTI_BUFFER = TP_MB.decode()
+"""Version of the multi-buffer library whose layout was compiled in, "" for none."""
+
 cdef struct Note:                # a report, or a datagram of the test mode
     Note* next
     int kind
@@ -149,7 +152,7 @@ cdef struct Plumbing:            # the engine with everything around it
     srtp_call protect_rtcp
     srtp_call unprotect_rtcp
     srtp_remove remove_stream
-    tp_evp evp
+    tp_gcm gcm
 
 
 # ------------------------------------------------------------------------------------------------ sending
@@ -211,7 +214,7 @@ cdef void carry(Engine* e, Down* d, int as_rtx) noexcept nogil:
     if link.row.mode == M_NONE or not link.row.keyed:
         return
     if link.seal != NULL:
-        n = tp_seal(&p.evp, link.seal, link.salt, &row.rtx_top if as_rtx else &row.top, WINDOW, e.buf, e.head, e.own,
+        n = tp_seal(&p.gcm, link.seal, link.salt, &row.rtx_top if as_rtx else &row.top, WINDOW, e.buf, e.head, e.own,
                     e.ring + e.rest, e.more)
         if n == 0:
             e.drops[D_OVERSIZE] += 1

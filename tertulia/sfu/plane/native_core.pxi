@@ -4,7 +4,8 @@
 @cython.no_gc_clear
 cdef class Native:
     """`Core`, compiled. `sockets` are bound UDP sockets of all Ports in a row; without any it is the test mode, where
-    datagrams go in by `step` and come out by `sent`, and time is what the last call said."""
+    datagrams go in by `step` and come out by `sent`, and time is what the last call said. `supplier`: one of
+    srtp.SUPPLIERS, whose AES-GCM outgoing RTP gets; "" is libsrtp's."""
 
     cdef Plumbing* p
     cdef Out* out
@@ -12,11 +13,11 @@ cdef class Native:
     cdef object keep
     cdef int64_t test_now
     cdef uint8_t* scratch
-    cdef bint sealing
+    cdef object supplier
 
     life = "compiled"
 
-    def __cinit__(self, sockets, seed=0, sealing=True):
+    def __cinit__(self, sockets, seed=0, supplier="openssl"):
         cdef Plumbing* p = <Plumbing*> calloc(1, sizeof(Plumbing))
         cdef uintptr_t call
         if p == NULL:
@@ -63,10 +64,10 @@ cdef class Native:
         p.unprotect_rtcp = <srtp_call> call
         call = remove_stream
         p.remove_stream = <srtp_remove> call
-        self.sealing = sealing
-        if sealing:
-            for i, address in enumerate(srtp.ciphers()):
-                tp_evp_take(&p.evp, i, address)
+        self.supplier = supplier
+        if supplier:
+            for i, address in enumerate(srtp.ciphers(supplier, MULTI_BUFFER)):
+                tp_gcm_take(&p.gcm, i, address)
 
     def __dealloc__(self):
         cdef Plumbing* p = self.p
@@ -80,7 +81,7 @@ cdef class Native:
             free((<Group*> <uintptr_t> self.tracks[handle]).row.downs)
             free(<Group*> <uintptr_t> self.tracks[handle])
         for handle in list(self.links):
-            tp_seal_free(&p.evp, (<Link*> <uintptr_t> self.links[handle]).seal)
+            tp_seal_free(&p.gcm, (<Link*> <uintptr_t> self.links[handle]).seal)
             free_link(<Link*> <uintptr_t> self.links[handle])
         free_notes(p.head)
         free_notes(p.sent_head)
@@ -218,7 +219,7 @@ cdef class Native:
                 self.scratch[2] = (number >> 8) & 255
                 self.scratch[3] = number & 255
                 top = number
-                if not tp_seal(&p.evp, link.seal, link.salt, &top, WINDOW, self.scratch, 12, 12, start + 12, size - 12):
+                if not tp_seal(&p.gcm, link.seal, link.salt, &top, WINDOW, self.scratch, 12, 12, start + 12, size - 12):
                     failed += 1
         self._leave()
         free(links)
@@ -244,7 +245,7 @@ cdef class Native:
                 head += 4 + 4 * (start[head + 2] << 8 | start[head + 3])
             before = min(head + own, size)
             memcpy(b, start, before)
-            size = tp_seal(&self.p.evp, link.seal, link.salt, &top, WINDOW, b, head, before, start + before, size - before)
+            size = tp_seal(&self.p.gcm, link.seal, link.salt, &top, WINDOW, b, head, before, start + before, size - before)
             sealed.append(PyBytes_FromStringAndSize(<char*> b, size) if size else None)
         self._leave()
         return sealed
@@ -329,7 +330,7 @@ cdef class Native:
         forget_place(self.p, NULL, 0, link)
         index_places(self.p)
         self._leave()
-        tp_seal_free(&self.p.evp, link.seal)
+        tp_seal_free(&self.p.gcm, link.seal)
         free_link(link)
         del self.links[handle]
         self.seats.pop(handle, None)
@@ -352,8 +353,8 @@ cdef class Native:
             self.sessions[handle] = [profile, tx, received, srtp.session(profile, tx, outbound=True)]
         session_key, session_salt = srtp.session_keys(tx) if profile == srtp.GCM else (b"", bytes(TP_SALT))
         key, salt = session_key, session_salt
-        if self.sealing and profile == srtp.GCM:
-            seal = tp_seal_new(&self.p.evp, key)
+        if self.supplier and profile == srtp.GCM:
+            seal = tp_seal_new(&self.p.gcm, key)
         self.seats[handle] = [0]
         # only this thread changes the list of rows
         cdef int* seats = <int*> calloc(link.row.n_downs + 1, sizeof(int))
@@ -373,7 +374,7 @@ cdef class Native:
         link.row.keyed = 1
         self._leave()
         free(outbound)
-        tp_seal_free(&self.p.evp, seal)
+        tp_seal_free(&self.p.gcm, seal)
         free(seats)
         del before
 
