@@ -1,10 +1,12 @@
 """Where a loaded server's time goes: samples of every thread, sorted into the kernel's UDP stack, AES and the rest.
 
-    python -m benchmarks.profile [--subscribers 200] [--seconds 10]
+    python -m benchmarks.profile [--scenario audio] [--subscribers 375] [--seconds 10]
 
-Needs Linux' `perf` and leave to use it (root, or kernel.perf_event_paranoid <= 1 and readable kernel symbols). The load
-is `tertulia bench --scenario livestream`; its own processes are not in the profile. A kernel sample belongs to the UDP
-stack when a socket's send or receive call, or the network's soft interrupt, is among its callers: on loopback the
+Needs Linux' `perf` and leave to use it (root, or kernel.perf_event_paranoid <= 0 and readable kernel symbols). The load
+is `tertulia bench`; its own processes are not in the profile. The whole machine is sampled and the server's samples are
+taken out: a counter of one process is stopped and started at each of its task switches, and this is charged to it (a
+tenth of all, here). A kernel sample belongs to the UDP stack when a socket's send or receive call, or a soft interrupt
+(999 of 1000 in a loaded server are the network's, `irq:softirq_entry` says), is among its callers: on loopback the
 receiver's half of each datagram is charged to the sender.
 """
 
@@ -22,12 +24,12 @@ from pathlib import Path
 
 from benchmarks.load.server import OwnServer
 
-SAMPLES_PER_SECOND = 499
+SAMPLES_PER_SECOND = 997
 JOINS_PER_SECOND = 40
 SETTLE_S = 6
 """After the last join: key frames have gone out, estimates have risen."""
 BUDGET = 0.75
-UDP_CALLS = re.compile(r"sendmmsg|sendmsg|sendto|recvmmsg|recvmsg|recvfrom|net_rx_action|process_backlog|udp_")
+UDP_CALLS = re.compile(r"sendmmsg|sendmsg|sendto|recvmmsg|recvmsg|recvfrom|handle_softirqs|process_backlog|udp_")
 AES = re.compile(r"aes|gcm|ghash|skip_iv_len_12_init_IV", re.IGNORECASE)
 """The last is a label inside OpenSSL's `ossl_aes_gcm_setiv_avx512` that perf takes for a function."""
 PLANE = re.compile(r"/plane/(compiled/)?[a-z_]+\.[^/]*\.so$")
@@ -65,27 +67,29 @@ def samples(text: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
         yield frames
 
 
-async def measured(subscribers: int, seconds: float, data: Path) -> None:
-    """Load a server of our own and record its samples in the file."""
+async def measured(scenario: str, subscribers: int, seconds: float, data: Path) -> int:
+    """Load a server of our own and record the machine's samples in the file. The server's process id."""
     server = OwnServer(name="profiled")
     target = await server.start()
     try:
         length = SETTLE_S + seconds + 4
         load = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tertulia", "bench", "--url", target.url, "--api-key", target.api_key, "--api-secret",
-            target.api_secret, "--subscribers", str(subscribers), "--join-rate", str(JOINS_PER_SECOND), "--duration",
+            target.api_secret, "--scenario", scenario,
+            "--subscribers", str(subscribers), "--join-rate", str(JOINS_PER_SECOND), "--duration",
             str(length), stdout=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             await asyncio.sleep(subscribers / JOINS_PER_SECOND + SETTLE_S)
             recorder = await asyncio.create_subprocess_exec(
-                "perf", "record", "-q", "-e", "cpu-clock", "-F", str(SAMPLES_PER_SECOND), "-g", "-o", str(data), "-p",
-                str(target.pid), "--", "sleep", str(seconds), stderr=subprocess.PIPE,
+                "perf", "record", "-q", "-e", "cpu-clock", "-F", str(SAMPLES_PER_SECOND), "-g", "-o", str(data), "-a",
+                "--", "sleep", str(seconds), stderr=subprocess.PIPE,
             )  # fmt: skip
             _, said = await recorder.communicate()
             if recorder.returncode:
                 raise SystemExit(f"perf: {said.decode(errors='replace').strip()}")
             await load.wait()
+            return target.pid
         finally:
             with contextlib.suppress(ProcessLookupError):
                 load.terminate()
@@ -106,16 +110,17 @@ def table(parts: Counter[str], symbols: Counter[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def profile(subscribers: int, seconds: float) -> str:
+def profile(scenario: str, subscribers: int, seconds: float) -> str:
     """The table; SystemExit when the machine has no perf or does not let it look."""
     if shutil.which("perf") is None:
         raise SystemExit("perf is not installed (Debian: linux-perf)")
     with tempfile.TemporaryDirectory(prefix="tertulia-profile-") as folder:
         data = Path(folder) / "perf.data"
-        asyncio.run(measured(subscribers, seconds, data))
+        pid = asyncio.run(measured(scenario, subscribers, seconds, data))
         told = subprocess.run(
-            ["perf", "script", "-i", data, "-F", "ip,sym,dso"], capture_output=True, text=True, check=True
-        )
+            ["perf", "script", "-i", data, "--pid", str(pid), "-F", "ip,sym,dso"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
     parts: Counter[str] = Counter()
     symbols: Counter[tuple[str, str]] = Counter()
     for frames in samples(told.stdout.splitlines()):
@@ -129,10 +134,11 @@ def profile(subscribers: int, seconds: float) -> str:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--subscribers", type=int, default=200)
+    options.add_argument("--scenario", default="audio", choices=["audio", "livestream", "meeting"])
+    options.add_argument("--subscribers", type=int, default=375)
     options.add_argument("--seconds", type=float, default=10.0)
     chosen = options.parse_args()
-    print(profile(chosen.subscribers, chosen.seconds))
+    print(profile(chosen.scenario, chosen.subscribers, chosen.seconds))
     return 0
 
 

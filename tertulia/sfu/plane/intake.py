@@ -14,7 +14,7 @@ if not cython.compiled:
     from tertulia.sfu.plane.codecs import look
     from tertulia.sfu.plane.header import measure
     from tertulia.sfu.plane.repair import found, miss
-    from tertulia.sfu.plane.rows import Engine, Seen, Transport, Up
+    from tertulia.sfu.plane.rows import Engine, Seen, Track, Transport, Up
     from tertulia.sfu.plane.statistics import clocked, wide
     from tertulia.sfu.plane.template import kept, store
     from tertulia.sfu.plane.twcc import arrived
@@ -142,6 +142,13 @@ def forget_at(e: "Engine", t: "Transport", i: int) -> None:
     t.s_up[i] = t.s_up[last]
     t.s_at[i] = t.s_at[last]
     t.s_told[i] = t.s_told[last]
+
+
+def hurry(e: "Engine", tr: "Track", due: int) -> None:
+    """A row of the track has a sender report to give at `due`."""
+    if tr.sr_due == 0 or due < tr.sr_due:
+        tr.sr_due = due
+        arm(e, due)
 
 
 def rtp(e: "Engine", t: "Transport", p: "Bytes", n: int, now: int) -> None:

@@ -121,6 +121,7 @@ def begin(e: "Engine", d: "Down", u: "Up", slot: int) -> None:
     d.temporal_now = d.temporal
     if d.layer != u.layer:
         d.layer = u.layer
+        d.sr_due = 0
         e.report(e, R_SWITCHED, d.id, u.layer, 0)
 
 
@@ -226,6 +227,7 @@ def select_raw(e: "Engine", d: "Down", u: "Up", slot: int) -> int:
         return 0
     if d.layer != u.layer:
         d.layer = u.layer
+        d.sr_due = 0
         e.report(e, R_SWITCHED, d.id, u.layer, 0)
     d.o_seq = u.r_seq[slot] & 0xFFFF
     d.o_ts = u.r_ts[slot]

@@ -14,6 +14,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from tertulia.sfu.plane.compiled.intake cimport acceptable, affordable, replay, rtp
+from tertulia.sfu.plane.compiled.memory cimport *
 from tertulia.sfu.plane.compiled.outflow cimport aim, fan_out, want_layer
 from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.rtcp cimport attend, rtcp, rtcp_acceptable
@@ -94,8 +95,6 @@ cdef struct Row:                 # a down track, or a tap with its queue
     Down row
     Kept* head
     Kept* tail
-    int64_t top                  # highest SRTP packet index sealed, 0 before the first
-    int64_t rtx_top
 
 cdef struct Place:               # the address table
     tp_addr place
@@ -157,9 +156,10 @@ cdef struct Plumbing:            # the engine with everything around it
 
 # ------------------------------------------------------------------------------------------------ sending
 
-cdef Out* new_out() noexcept nogil:
+cdef Out* new_out(int huge) noexcept nogil:
+    """`huge`: for a data thread, whose packets all pass through here."""
     cdef Out* o = <Out*> calloc(1, sizeof(Out))
-    o.arena = <uint8_t*> calloc(ARENA, 1)
+    o.arena = <uint8_t*> (tp_huge(ARENA) if huge else malloc(ARENA))
     o.messages = <mmsghdr*> calloc(MESSAGES, sizeof(mmsghdr))
     o.parts = <iovec*> calloc(MESSAGES, sizeof(iovec))
     o.controls = <char*> calloc(MESSAGES, TP_CONTROL)
@@ -208,13 +208,12 @@ cdef void emit(Engine* e, Transport* t, int session, int n) noexcept nogil:
 cdef void carry(Engine* e, Down* d, int as_rtx) noexcept nogil:
     """Complete the RTP packet that begins at the end of the arena, protect it and queue it."""
     cdef Plumbing* p = <Plumbing*> e
-    cdef Row* row = <Row*> d
     cdef Link* link = <Link*> d.transport
     cdef int n
     if link.row.mode == M_NONE or not link.row.keyed:
         return
     if link.seal != NULL:
-        n = tp_seal(&p.gcm, link.seal, link.salt, &row.rtx_top if as_rtx else &row.top, WINDOW, e.buf, e.head, e.own,
+        n = tp_seal(&p.gcm, link.seal, link.salt, &d.rtx_top if as_rtx else &d.top, WINDOW, e.buf, e.head, e.own,
                     e.ring + e.rest, e.more)
         if n == 0:
             e.drops[D_OVERSIZE] += 1
@@ -571,7 +570,7 @@ cdef int receive_batch(Plumbing* p, Intake* b, int sock) noexcept nogil:
 cdef void run_port(Plumbing* p, int first, int count, int wake) noexcept nogil:
     """A data thread: the sockets first..first+count-1, until `stop`."""
     cdef Intake b
-    cdef Out* o = new_out()
+    cdef Out* o = new_out(1)
     cdef pollfd fds[SOCKETS + 1]
     cdef int i, k, n, wait, ready
     cdef int64_t now
@@ -660,7 +659,7 @@ cdef void more_ssrcs(Transport* t, int count) noexcept nogil:
 
 
 cdef Link* new_link() noexcept nogil:
-    cdef Link* link = <Link*> calloc(1, sizeof(Link))
+    cdef Link* link = <Link*> tp_take(sizeof(Link))
     cdef Transport* t = &link.row
     cdef int k
     more_ssrcs(t, MAX_UNBOUND)
@@ -673,7 +672,7 @@ cdef Link* new_link() noexcept nogil:
     t.l_at = <int64_t*> calloc(LIMBO_PACKETS, sizeof(int64_t))
     t.w_at = <int64_t*> calloc(ARRIVALS, sizeof(int64_t))
     t.w_seq = <int64_t*> calloc(ARRIVALS, sizeof(int64_t))
-    t.x = <Departure*> calloc(SENT, sizeof(Departure))
+    t.x = <Departure*> tp_take(SENT * sizeof(Departure))
     return link
 
 
@@ -682,10 +681,10 @@ cdef void free_link(Link* link) noexcept nogil:
     free(t.s_ssrc); free(t.s_what); free(t.s_up); free(t.s_at); free(t.s_told)
     free(t.l_data); free(t.l_off); free(t.l_len); free(t.l_ssrc); free(t.l_at)
     free(t.w_at); free(t.w_seq)
-    free(t.x)
+    tp_give(t.x, SENT * sizeof(Departure))
     free(t.downs)
     free(link.outbound)
-    free(link)
+    tp_give(link, sizeof(Link))
 
 
 cdef Up* new_up(int packets, int size) noexcept nogil:
@@ -721,7 +720,7 @@ cdef void free_up(Up* u) noexcept nogil:
 
 
 cdef Row* new_row(int history) noexcept nogil:
-    cdef Row* row = <Row*> calloc(1, sizeof(Row))
+    cdef Row* row = <Row*> tp_take(sizeof(Row))
     cdef Down* d = &row.row
     d.target = -1
     d.layer = -1
@@ -729,7 +728,7 @@ cdef Row* new_row(int history) noexcept nogil:
     d.temporal_now = 7
     if history:
         d.h_mask = history - 1
-        d.h = <Past*> calloc(history, sizeof(Past))
+        d.h = <Past*> tp_take(history * sizeof(Past))
     return row
 
 
@@ -744,8 +743,8 @@ cdef void free_kept(Kept* kept) noexcept nogil:
 cdef void free_row(Row* row) noexcept nogil:
     cdef Down* d = &row.row
     free_kept(row.head)
-    free(d.h)
-    free(row)
+    tp_give(d.h, (d.h_mask + 1) * sizeof(Past))
+    tp_give(row, sizeof(Row))
 
 
 cdef void free_notes(Note* note) noexcept nogil:

@@ -25,7 +25,7 @@ cdef class Native:
         self.p = p
         if len(sockets) > SOCKETS:
             raise ValueError(f"at most {SOCKETS} sockets")
-        self.out = new_out()
+        self.out = new_out(0)
         self.scratch = <uint8_t*> calloc(1, SLOT)
         self.links, self.tracks, self.ups, self.downs, self.sessions, self.seats = {}, {}, {}, {}, {}, {}
         self.keep = list(sockets)
@@ -369,8 +369,8 @@ cdef class Native:
         memcpy(link.salt, salt, TP_SALT)
         for i in range(link.row.n_downs):
             link.row.downs[i].session = seats[i]
-            (<Row*> link.row.downs[i]).top = 0
-            (<Row*> link.row.downs[i]).rtx_top = 0
+            link.row.downs[i].top = 0
+            link.row.downs[i].rtx_top = 0
         link.row.keyed = 1
         self._leave()
         free(outbound)

@@ -10,7 +10,7 @@ except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 
 if not cython.compiled:
-    from tertulia.sfu.plane.intake import arm
+    from tertulia.sfu.plane.intake import arm, hurry
     from tertulia.sfu.plane.munge import select, sent
     from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up, near, past_at, soon
     from tertulia.sfu.plane.statistics import picture_loss
@@ -32,6 +32,10 @@ KEY_FRAME_NS = 1_000_000_000
 """Shortest time between two requests for a layer; half of it for the lowest."""
 SETTLE_NS = 100_000_000
 """NACKs for a packet sent again less than min(this, two round trips) ago are not answered."""
+NEAR = 1
+"""So many rows beyond the next one what a packet will touch of them is fetched, ..."""
+SOON = 4
+"""... and so many beyond it the rows themselves."""
 RESEND_RATE = 1000
 RESEND_BURST_NS = 500_000_000
 
@@ -57,7 +61,7 @@ def forward(e: "Engine", d: "Down", u: "Up", slot: int) -> None:
     d.bytes += n
     if d.sr_due == 0:
         d.sr_due = e.now
-        arm(e, e.now)
+        hurry(e, d.track, e.now)
     leave(e, d, n, 0)
 
 
@@ -77,10 +81,10 @@ def fan_out(e: "Engine") -> int:
                 return 1
             d = tr.downs[tr.cursor]
             tr.cursor += 1
-            if tr.cursor < tr.n_downs:
-                near(tr.downs[tr.cursor], tr.p_n)
-                if tr.cursor + 1 < tr.n_downs:
-                    soon(tr.downs[tr.cursor + 1])
+            if tr.cursor + NEAR < tr.n_downs:
+                near(tr.downs[tr.cursor + NEAR], tr.p_n)
+                if tr.cursor + SOON < tr.n_downs:
+                    soon(tr.downs[tr.cursor + SOON])
             for k in range(tr.p_n):
                 forward(e, d, tr.p_up[k], tr.p_slot[k])
         tr.cursor = 0

@@ -279,6 +279,7 @@ class Track:
         "p_n",
         "p_slot",
         "p_up",
+        "sr_due",
         "ups",
         "waiting",
     )
@@ -296,6 +297,7 @@ class Track:
         self.p_slot = [0] * 64
         self.p_n = 0
         self.cursor = 0  # next row to serve
+        self.sr_due = 0  # when the first of its rows wants to tell its clock
         self.waiting = 0  # listed in the engine's `ready`
 
 
@@ -516,6 +518,7 @@ class Down:
         "rtx_next",
         "rtx_pt",
         "rtx_ssrc",
+        "rtx_top",
         "session",
         "sr_due",
         "sr_mid",
@@ -526,6 +529,7 @@ class Down:
         "temporal",
         "temporal_now",
         "told_mid",
+        "top",
         "track",
         "transport",
         "ts_off",
@@ -570,6 +574,8 @@ class Down:
         self.h: list[Any] = []  # history: what went out under which number
         self.h_mask = 0
         self.mid_len = 0
+        self.top = 0  # highest SRTP packet index, where the plumbing counts itself
+        self.rtx_top = 0
         self.told_mid = 0  # the subscriber has reported on our SSRC: no more MID
         self.rtx_pt = 0
         self.sr_due = 0

@@ -11,7 +11,7 @@ except ImportError:
 if not cython.compiled:
     from tertulia.sfu.plane.bits import Bytes, copy, rd16, rd32, rd64
     from tertulia.sfu.plane.delay import is_pressing
-    from tertulia.sfu.plane.intake import arm, find_ssrc
+    from tertulia.sfu.plane.intake import arm, find_ssrc, hurry
     from tertulia.sfu.plane.outflow import resend, want_layer
     from tertulia.sfu.plane.rows import Down, Engine, Transport
     from tertulia.sfu.plane.statistics import remb, reported
@@ -119,7 +119,7 @@ def sender_info(e: "Engine", t: "Transport", p: "Bytes", o: int, now: int) -> No
     u.sr_at = now
     if not u.sr_known:
         u.sr_known = 1
-        arm(e, now)
+        hurry(e, u.track, now)
 
 
 def blocks(e: "Engine", t: "Transport", p: "Bytes", o: int, end: int, count: int, now: int) -> None:

@@ -14,13 +14,14 @@ if not cython.compiled:
     from tertulia.sfu.plane.intake import arm
     from tertulia.sfu.plane.outflow import ask_key_frame
     from tertulia.sfu.plane.repair import ask, next_due
-    from tertulia.sfu.plane.rows import Down, Engine, Transport, Up
+    from tertulia.sfu.plane.rows import Engine, Track, Transport, Up
     from tertulia.sfu.plane.statistics import receiver_report, report_block, sender_report
     from tertulia.sfu.plane.twcc import feedback
     from tertulia.sfu.plane.words import R_FEEDBACK, S_UP, T_NACKS_OUT
 
 RECEIVER_REPORT_NS = 1_000_000_000
 SENDER_REPORT_NS = 2_000_000_000
+TOGETHER_NS = 50_000_000
 SUMMARY_NS = 50_000_000
 BLOCKS = 31
 IDLE_NS = 10_000_000_000
@@ -37,8 +38,11 @@ def tick(e: "Engine", now: int) -> None:
         tend_up(e, e.ups[i], now)
     for i in range(e.n_tracks):
         tr = e.tracks[i]
-        for j in range(tr.n_downs):
-            tend_down(e, tr.downs[j], now)
+        if tr.sr_due:
+            if tr.sr_due <= now:
+                report_senders(e, tr, now)
+            if tr.sr_due:
+                arm(e, tr.sr_due)
 
 
 def tend_transport(e: "Engine", t: "Transport", now: int) -> None:
@@ -129,15 +133,19 @@ def tend_up(e: "Engine", u: "Up", now: int) -> None:
         ask_key_frame(e, u.track, u)
 
 
-def tend_down(e: "Engine", d: "Down", now: int) -> None:
-    """A sender report for a row that sends, once its publisher has told the clock."""
-    if d.tap or not d.has or d.sr_due == 0 or d.layer < 0:
-        return
-    if d.sr_due > now:
-        arm(e, d.sr_due)
-        return
-    if d.track.has[d.layer] and d.track.ups[d.layer].sr_known:
-        n = sender_report(d, d.track.ups[d.layer], e.buf, now)
-        d.sr_due = now + SENDER_REPORT_NS
-        arm(e, d.sr_due)
-        e.emit(e, d.transport, d.session, n)
+def report_senders(e: "Engine", tr: "Track", now: int) -> None:
+    """Sender reports of rows that send, once their publisher has told the clock; nearly due ones join in, so that a
+    track of many rows is looked through seldom."""
+    tr.sr_due = 0
+    for i in range(tr.n_downs):
+        d = tr.downs[i]
+        if d.tap or not d.has or d.sr_due == 0 or d.layer < 0:
+            continue
+        if not tr.has[d.layer] or not tr.ups[d.layer].sr_known:
+            continue
+        if d.sr_due <= now + TOGETHER_NS:
+            n = sender_report(d, tr.ups[d.layer], e.buf, now)
+            d.sr_due = now + SENDER_REPORT_NS
+            e.emit(e, d.transport, d.session, n)
+        if tr.sr_due == 0 or d.sr_due < tr.sr_due:
+            tr.sr_due = d.sr_due

@@ -25,10 +25,10 @@ cdef inline Departure* departure_at(Transport* t, int64_t number) noexcept nogil
 
 
 cdef inline void soon(Down* d) noexcept nogil:
+    # what every packet needs of a row stands first in it
     cdef int k
-    for k in range(5):
+    for k in range(3):
         tp_near(<uint8_t*> d + k * LINE)
-    tp_near(<uint8_t*> d + sizeof(Down) + 16)
 
 
 cdef inline void near(Down* d, int count) noexcept nogil:
@@ -40,7 +40,10 @@ cdef inline void near(Down* d, int count) noexcept nogil:
     tp_near(<uint8_t*> t + LINE)
     tp_near(<uint8_t*> t + sizeof(Transport))
     tp_near(<uint8_t*> t + sizeof(Transport) + LINE)
-    for k in range(1, (count if count < 16 else 16) + 1, 2):
-        if d.h_mask:
+    if count > 16:
+        count = 16
+    if d.h_mask:
+        for k in range(1, count + 2, 2):
             tp_near(past_at(d, d.last_seq + k))
-        tp_near(departure_at(t, t.x_next + 2 * k))
+    for k in range(0, count + 3, 4):
+        tp_near(departure_at(t, t.x_next + k))

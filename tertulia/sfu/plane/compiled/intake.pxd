@@ -19,6 +19,7 @@ cdef int64_t MAX_DROPOUT
 cdef int64_t MAX_MISORDER
 
 cdef void arm(Engine* e, int64_t due) noexcept nogil
+cdef void hurry(Engine* e, Track* tr, int64_t due) noexcept nogil
 cdef int affordable(Engine* e, Transport* t, int64_t now) noexcept nogil
 cdef int find_ssrc(Transport* t, uint32_t ssrc) noexcept nogil
 cdef int acceptable(Engine* e, Transport* t, const uint8_t* p, int n, int64_t now) noexcept nogil

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from tertulia.sfu.plane.compiled.intake cimport arm
+from tertulia.sfu.plane.compiled.intake cimport arm, hurry
 from tertulia.sfu.plane.compiled.munge cimport select, sent
 from tertulia.sfu.plane.compiled.statistics cimport picture_loss
 from tertulia.sfu.plane.compiled.template cimport build, fill, kept
@@ -10,6 +10,8 @@ from tertulia.sfu.plane.compiled.words cimport *
 
 cdef int64_t KEY_FRAME_NS
 cdef int64_t SETTLE_NS
+cdef int64_t NEAR
+cdef int64_t SOON
 cdef int64_t RESEND_RATE
 cdef int64_t RESEND_BURST_NS
 

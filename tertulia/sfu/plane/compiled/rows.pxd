@@ -1,5 +1,5 @@
 # The tables of the data plane as C structs; rows.py has the same fields and says what they mean.
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef struct Seen
 cdef struct Past
@@ -144,6 +144,7 @@ cdef struct Track:
     int p_slot[64]
     int p_n
     int cursor
+    int64_t sr_due
     int waiting
 
 
@@ -223,20 +224,20 @@ cdef struct Up:
     int a_heard
 
 
+# what every packet needs of a row stands in its first three cache lines
 cdef struct Down:
-    uint32_t id
-    uint32_t ssrc
     Track* track
     Transport* transport
-    int target
-    int layer
-    int temporal
-    int temporal_now
-    int raw
-    int tap
-    int pt
-    int session
+    Past* h
     int64_t epoch
+    int64_t last_at
+    int64_t sr_due
+    int64_t packets
+    int64_t bytes
+    int64_t octets
+    int64_t frames
+    int64_t top
+    uint32_t ssrc
     uint32_t in_top
     uint32_t ts_off
     uint32_t frame_ts
@@ -250,25 +251,28 @@ cdef struct Down:
     uint32_t o_picture
     uint32_t o_tl0
     uint32_t o_keyidx
-    int filler
-    int has
     uint32_t last_seq
     uint32_t last_ts
     uint32_t last_picture
     uint32_t last_tl0
     uint32_t last_keyidx
-    int last_layer
-    int64_t last_at
-    Past* h
     int h_mask
-    int mid_len
-    int told_mid
-    int rtx_pt
-    int64_t sr_due
-    int64_t packets
-    int64_t bytes
-    int64_t octets
-    int64_t frames
+    int8_t target
+    int8_t layer
+    int8_t temporal
+    int8_t temporal_now
+    int8_t raw
+    int8_t tap
+    int8_t filler
+    int8_t has
+    int8_t last_layer
+    int8_t mid_len
+    int8_t told_mid
+    uint8_t pt
+    uint8_t rtx_pt
+    uint32_t id
+    int session
+    int64_t rtx_top
     uint8_t mid[32]
     uint32_t rtx_ssrc
     int64_t rtx_next

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tertulia.sfu.plane.compiled.bits cimport copy, rd16, rd32, rd64
 from tertulia.sfu.plane.compiled.delay cimport is_pressing
-from tertulia.sfu.plane.compiled.intake cimport arm, find_ssrc
+from tertulia.sfu.plane.compiled.intake cimport arm, hurry, find_ssrc
 from tertulia.sfu.plane.compiled.outflow cimport resend, want_layer
 from tertulia.sfu.plane.compiled.statistics cimport remb, reported
 from tertulia.sfu.plane.compiled.twcc cimport receive

@@ -45,7 +45,7 @@ cdef extern from * nogil:
     }
     #ifdef TP_MB
     static inline void *tp_mb_new(const tp_gcm *gcm, const uint8_t *key) {
-        struct gcm_key_data *schedule = aligned_alloc(64, (TP_MB_SIZE + 63) / 64 * 64);
+        struct gcm_key_data *schedule = tp_take(TP_MB_SIZE);
         if (schedule) IMB_AES128_GCM_PRE((IMB_MGR *) gcm->mb, key, schedule);
         return schedule;
     }
@@ -95,7 +95,7 @@ cdef extern from * nogil:
         #ifdef TP_MB_SIZE
         if (context && gcm->mb) {
             explicit_bzero(context, TP_MB_SIZE);
-            free(context);
+            tp_give(context, TP_MB_SIZE);
             return;
         }
         #endif

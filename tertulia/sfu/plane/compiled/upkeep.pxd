@@ -12,6 +12,7 @@ from tertulia.sfu.plane.compiled.words cimport *
 
 cdef int64_t RECEIVER_REPORT_NS
 cdef int64_t SENDER_REPORT_NS
+cdef int64_t TOGETHER_NS
 cdef int64_t SUMMARY_NS
 cdef int64_t BLOCKS
 cdef int64_t IDLE_NS
@@ -22,4 +23,4 @@ cdef void send_feedback(Engine* e, Transport* t) noexcept nogil
 cdef void report_reception(Engine* e, Transport* t, int64_t now) noexcept nogil
 cdef void summary(Engine* e, Transport* t, int64_t now) noexcept nogil
 cdef void tend_up(Engine* e, Up* u, int64_t now) noexcept nogil
-cdef void tend_down(Engine* e, Down* d, int64_t now) noexcept nogil
+cdef void report_senders(Engine* e, Track* tr, int64_t now) noexcept nogil
