@@ -32,6 +32,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 DRAWN = ("subscribers", "publishers")
 """Of these the plots are kept."""
+PROFILED = ("audio", "livestream")
 BUDGETS, CLUSTER, PROFILE = "budgets", "cluster", "profile"
 
 
@@ -96,13 +97,16 @@ def _table(module: str, shown: str, figures: Path) -> str:
 
 
 def where_time_goes(_: Path) -> str:
-    """`benchmarks.profile` as it prints it."""
+    """`benchmarks.profile` as it prints it, under loads of many small packets and of few large ones."""
     from benchmarks.load.report import machine
 
-    load = os.getloadavg()[0]
-    command = ("-m", "benchmarks.profile", "--subscribers", "500")
-    told = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
-    return f"`python {' '.join(command)}`\n\n{conditions(load, machine())}\n\n{told.stdout}"
+    text = []
+    for scenario in PROFILED:
+        load = os.getloadavg()[0]
+        command = ("-m", "benchmarks.profile", "--scenario", scenario)
+        told = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+        text.append(f"`python {' '.join(command)}`\n\n{conditions(load, machine())}\n\n{told.stdout}")
+    return "\n".join(text)
 
 
 OWN: dict[str, Callable[[Path], str]] = {BUDGETS: budgets, CLUSTER: cluster, PROFILE: where_time_goes}
