@@ -64,6 +64,7 @@ class Orders:
         self._rng = rng
         self._handles = 0
         self._addresses: dict[int, dict[Address, None]] = {}
+        self._at: dict[Address, int] = {}
         self._taps: dict[int, tuple[TapQueue, int]] = {}
         self._tap_layers: dict[int, int] = {}
         self._tracks: dict[int, tuple[set[int], set[int]]] = {}
@@ -95,7 +96,8 @@ class Orders:
         return TransportId(handle)
 
     def remove_transport(self, transport: TransportId) -> None:
-        self._addresses.pop(transport, None)
+        for address in self._addresses.pop(transport, ()):
+            del self._at[address]
         for handle in [handle for handle, owner in self._transport_of.items() if owner == transport]:
             self._forget(handle)
         self._try(self._core.remove_transport, transport)
@@ -107,14 +109,13 @@ class Orders:
         known = self._addresses.get(transport)
         if known is None:
             return
-        for other in self._addresses.values():
-            if other is not known:
-                other.pop(address, None)
-        known.pop(address, None)
+        if (before := self._at.get(address)) is not None:
+            del self._addresses[before][address]
+        self._at[address] = transport
         known[address] = None
         if len(known) > MAX_ADDRESSES:
             oldest = next(iter(known))
-            del known[oldest]
+            del known[oldest], self._at[oldest]
             self._try(self._core.disallow, transport, oldest.socket, oldest.host, oldest.port)
         self._try(self._core.allow, transport, address.socket, address.host, address.port)
 
