@@ -29,7 +29,9 @@ JOINS_PER_SECOND = 40
 SETTLE_S = 6
 """After the last join: key frames have gone out, estimates have risen."""
 BUDGET = 0.75
-UDP_CALLS = re.compile(r"sendmmsg|sendmsg|sendto|recvmmsg|recvmsg|recvfrom|handle_softirqs|process_backlog|udp_")
+UDP_CALLS = re.compile(
+    r"sendmmsg|sendmsg|sendto|recvmmsg|recvmsg|recvfrom|handle_softirqs|net_rx_action|process_backlog|udp_"
+)
 AES = re.compile(r"aes|gcm|ghash|skip_iv_len_12_init_IV", re.IGNORECASE)
 """The last is a label inside OpenSSL's `ossl_aes_gcm_setiv_avx512` that perf takes for a function."""
 PLANE = re.compile(r"/plane/(compiled/)?[a-z_]+\.[^/]*\.so$")
@@ -75,9 +77,8 @@ async def measured(scenario: str, subscribers: int, seconds: float, data: Path) 
         length = SETTLE_S + seconds + 4
         load = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tertulia", "bench", "--url", target.url, "--api-key", target.api_key, "--api-secret",
-            target.api_secret, "--scenario", scenario,
-            "--subscribers", str(subscribers), "--join-rate", str(JOINS_PER_SECOND), "--duration",
-            str(length), stdout=subprocess.DEVNULL,
+            target.api_secret, "--scenario", scenario, "--subscribers", str(subscribers), "--join-rate",
+            str(JOINS_PER_SECOND), "--duration", str(length), stdout=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             await asyncio.sleep(subscribers / JOINS_PER_SECOND + SETTLE_S)
