@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import plane
+from benchmarks import joins, plane
 from benchmarks.budget import Budget, Conditions, report
 from benchmarks.load import media
 from benchmarks.load.client import Role
@@ -26,9 +26,6 @@ from benchmarks.load.plan import Plan, raise_file_limit
 from benchmarks.load.scenarios import Window
 from benchmarks.load.server import OwnServer
 
-JOINS = 100
-AFTER_JOINS_S = 0.5
-"""What the last ones still do."""
 IDLE = 200
 ROOM_MEMBERS = 10
 WATCHERS = 10
@@ -78,27 +75,6 @@ async def busy_delay_ms(seconds: float) -> tuple[float, float]:
         return delays.percentile_ns(90) / 1e6, delays.percentile_ns(99) / 1e6
 
 
-async def join_cpu_ms(seconds: float) -> float:
-    """Server CPU of one join (v1), WebSocket to flowing audio, with what forwarding cost meanwhile taken off."""
-    async with loaded("tertulia", {"opus"}, set()) as fleet:
-        await fleet.join([Role("bench", "publisher", ("opus",), (), False)])
-        await fleet.join([Role("bench", f"early-{number}") for number in range(ROOM_MEMBERS)])
-        await asyncio.sleep(1)
-        at_rest = await _between(fleet, max(2.0, seconds / 2))
-        before, used_before = await fleet.mark()
-        await fleet.join([Role("bench", f"member-{number}") for number in range(JOINS)])
-        await asyncio.sleep(AFTER_JOINS_S)
-        joining = _window(before, used_before, *await fleet.mark())
-        at_end = await _between(fleet, max(2.0, seconds / 2))
-        assert joining.used is not None
-        assert at_rest.used is not None
-        assert at_end.used is not None
-        rest, end = (window.used.exact_s / window.seconds for window in (at_rest, at_end) if window.used)
-        # the load grows while they come, and stays once all are there
-        usual_s = (rest + end) / 2 * (joining.seconds - AFTER_JOINS_S) + end * AFTER_JOINS_S
-        return (joining.used.exact_s - usual_s) / JOINS * 1e3
-
-
 async def idle_kib() -> float:
     """Server memory of one more participant who is connected and does nothing."""
     async with loaded("tertulia", {"opus"}, set()) as fleet:
@@ -132,7 +108,7 @@ def plane_budgets(seconds: float) -> list[Budget]:
     ]
 
 
-def measure(seconds: float, console: Console) -> list[Budget]:
+def measure(seconds: float, console: Console) -> tuple[list[Budget], list[str]]:
     """Everything, one after the other."""
 
     def say(text: str) -> None:
@@ -148,10 +124,14 @@ def measure(seconds: float, console: Console) -> list[Budget]:
         Budget("delay through the server, Python half busy, p99", p99, 5.0, "ms"),
     ]
     say("joins")
-    found.append(Budget("a join (v1), server CPU until media flows", asyncio.run(join_cpu_ms(seconds)), 4.0, "ms"))
+    join = asyncio.run(joins.measure())
+    found.append(Budget("a join (v1), server CPU until media flows / bare DTLS handshake", join.handshakes, 13.8))
+    notes = [
+        f"a join: {join.join_ms:.2f} ms, a bare handshake {join.handshake_ms:.3f} ms (medians; the ratio of pairs)"
+    ]
     say("idle participants")
     found.append(Budget("memory per idle participant", asyncio.run(idle_kib()), 300.0, "KiB"))
-    return found
+    return found, notes
 
 
 def main() -> int:
@@ -162,10 +142,10 @@ def main() -> int:
     raise_file_limit()
     conditions = Conditions.now()
     try:
-        budgets = measure(chosen.seconds, Console(stderr=True))
+        budgets, notes = measure(chosen.seconds, Console(stderr=True))
     except KeyboardInterrupt:
         return 130
-    return report("Budgets of the data plane and the server", budgets, conditions, chosen.json)
+    return report("Budgets of the data plane and the server", budgets, conditions, chosen.json, notes)
 
 
 if __name__ == "__main__":

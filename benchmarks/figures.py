@@ -33,7 +33,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 DRAWN = ("subscribers", "publishers")
 """Of these the plots are kept."""
 PROFILED = ("audio", "livestream")
-BUDGETS, CLUSTER, PROFILE = "budgets", "cluster", "profile"
+BUDGETS, CLUSTER, JOINS, PROFILE = "budgets", "cluster", "joins", "profile"
 
 
 def block(page: str, name: str, text: str) -> str:
@@ -96,6 +96,15 @@ def _table(module: str, shown: str, figures: Path) -> str:
     return "\n".join(text)
 
 
+def joins(_: Path) -> str:
+    """`benchmarks.joins` as it prints it."""
+    from benchmarks.load.report import machine
+
+    load = os.getloadavg()[0]
+    told = subprocess.run([sys.executable, "-m", "benchmarks.joins"], capture_output=True, text=True, check=True)
+    return f"`python -m benchmarks.joins`\n\n{conditions(load, machine())}\n\n{told.stdout}"
+
+
 def where_time_goes(_: Path) -> str:
     """`benchmarks.profile` as it prints it, under loads of many small packets and of few large ones."""
     from benchmarks.load.report import machine
@@ -109,7 +118,7 @@ def where_time_goes(_: Path) -> str:
     return "\n".join(text)
 
 
-OWN: dict[str, Callable[[Path], str]] = {BUDGETS: budgets, CLUSTER: cluster, PROFILE: where_time_goes}
+OWN: dict[str, Callable[[Path], str]] = {BUDGETS: budgets, CLUSTER: cluster, JOINS: joins, PROFILE: where_time_goes}
 KNOWN = (*OWN, *RUNS)
 
 
