@@ -74,6 +74,16 @@ def s32(v: int) -> int:
     return ((v & M32) ^ 0x80000000) - 0x80000000
 
 
+def ticked(now: int) -> int:
+    """A time in ticks of 1024 ns, 32 bits of it: 73 minutes."""
+    return now >> 10 & M32
+
+
+def unticked(tick: int, now: int) -> int:
+    """The time meant by a tick of the last 73 minutes, less than 1024 ns before it."""
+    return ((now >> 10) - ((now >> 10) - tick & M32)) << 10
+
+
 def s64(v: int) -> int:
     """A difference of 64-bit numbers."""
     return ((v & M64) ^ 0x8000000000000000) - 0x8000000000000000

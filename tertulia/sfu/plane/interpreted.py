@@ -13,7 +13,7 @@ from pylibsrtp import Error, Session
 
 from tertulia.sfu.plane import intake, outflow, rtcp, sizes, srtp, tables, upkeep
 from tertulia.sfu.plane.core import RawReport, RawTapPacket, UnknownHandle
-from tertulia.sfu.plane.rows import Departure, Down, Engine, Past, Seen, Track, Transport, Up
+from tertulia.sfu.plane.rows import Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
 from tertulia.sfu.plane.statistics import lost
 from tertulia.sfu.plane.template import renumber
 from tertulia.sfu.plane.words import (
@@ -441,6 +441,7 @@ class Interpreted:
             length = sizes.history(d.track.codec)
             d.h_mask = length - 1
             d.h = [Past() for _ in range(length)]
+            d.h_rest = [Rest() for _ in range(length)]
             self._add(d)
 
     def add_tap(self, handle: int, track: int, limit: int) -> None:

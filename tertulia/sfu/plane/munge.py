@@ -13,7 +13,7 @@ except ImportError:
 
 if not cython.compiled:
     from tertulia.sfu.plane.bits import s16, s32, s64, u32
-    from tertulia.sfu.plane.rows import Down, Engine, Up, past_at
+    from tertulia.sfu.plane.rows import Down, Engine, Up, past_at, rest_at
     from tertulia.sfu.plane.words import (
         C_VP8,
         C_VP9,
@@ -260,8 +260,9 @@ def sent(d: "Down", u: "Up", slot: int) -> None:
         past.number = u.r_seq[slot]
         past.up = u.id
         past.ts = d.o_ts
-        past.picture = d.o_picture
-        past.tl0 = d.o_tl0
-        past.keyidx = d.o_keyidx
-        past.at = 0
         past.tries = 0
+        if u.r_picture_at[slot] | u.r_tl0_at[slot] | u.r_keyidx_at[slot]:
+            rest = rest_at(d, d.o_seq)
+            rest.picture = d.o_picture
+            rest.tl0 = d.o_tl0
+            rest.keyidx = d.o_keyidx

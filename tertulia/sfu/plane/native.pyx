@@ -16,7 +16,7 @@ from libc.string cimport memcpy, memset
 from tertulia.sfu.plane.compiled.intake cimport acceptable, affordable, replay, rtp
 from tertulia.sfu.plane.compiled.memory cimport *
 from tertulia.sfu.plane.compiled.outflow cimport aim, fan_out, want_layer
-from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.rtcp cimport attend, rtcp, rtcp_acceptable
 from tertulia.sfu.plane.compiled.seal cimport *
 from tertulia.sfu.plane.compiled.statistics cimport lost
@@ -729,6 +729,7 @@ cdef Row* new_row(int history) noexcept nogil:
     if history:
         d.h_mask = history - 1
         d.h = <Past*> tp_take(history * sizeof(Past))
+        d.h_rest = <Rest*> tp_take(history * sizeof(Rest))
     return row
 
 
@@ -744,6 +745,7 @@ cdef void free_row(Row* row) noexcept nogil:
     cdef Down* d = &row.row
     free_kept(row.head)
     tp_give(d.h, (d.h_mask + 1) * sizeof(Past))
+    tp_give(d.h_rest, (d.h_mask + 1) * sizeof(Rest))
     tp_give(row, sizeof(Row))
 
 

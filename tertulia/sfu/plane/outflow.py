@@ -10,9 +10,10 @@ except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 
 if not cython.compiled:
+    from tertulia.sfu.plane.bits import ticked, unticked
     from tertulia.sfu.plane.intake import arm, hurry
     from tertulia.sfu.plane.munge import select, sent
-    from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up, near, past_at, soon
+    from tertulia.sfu.plane.rows import Down, Engine, Track, Transport, Up, near, past_at, rest_at, soon
     from tertulia.sfu.plane.statistics import picture_loss
     from tertulia.sfu.plane.template import build, fill, kept
     from tertulia.sfu.plane.words import (
@@ -167,7 +168,8 @@ def resend(e: "Engine", d: "Down", sequence: int) -> None:
     settle = d.transport.rtt_ns * 2
     if settle == 0 or settle > SETTLE_NS:
         settle = SETTLE_NS
-    if past.tries and e.now - past.at < settle:
+    rest = rest_at(d, sequence)
+    if past.tries and e.now - unticked(rest.at, e.now) < settle:
         return
     for layer in range(4):
         if d.track.has[layer] and d.track.ups[layer].id == past.up:
@@ -176,10 +178,10 @@ def resend(e: "Engine", d: "Down", sequence: int) -> None:
             if slot < 0 or not affordable_resend(d.transport, e.now):
                 return
             past.tries += 1
-            past.at = e.now
+            rest.at = ticked(e.now)
             d.retransmitted += 1
             e.totals[T_RETRANSMITTED] += 1
-            n = build(e, d, u, slot, sequence, past.ts, past.picture, past.tl0, past.keyidx, 1)
+            n = build(e, d, u, slot, sequence, past.ts, rest.picture, rest.tl0, rest.keyidx, 1)
             d.bytes += n
             leave(e, d, n, 1 if d.rtx_ssrc else 0)
             return

@@ -56,45 +56,36 @@ class Seen:
 class Past:
     """One packet a row sent: which incoming one it was, and the numbers it went out under."""
 
-    __slots__ = (
-        "at",
-        "keyidx",
-        "number",
-        "out",
-        "picture",
-        "tl0",
-        "tries",
-        "ts",
-        "up",
-        "used",
-    )
+    __slots__ = ("number", "out", "tries", "ts", "up", "used")
 
     def __init__(self) -> None:
         self.out = 0
         self.number = 0
         self.up = 0
         self.ts = 0
-        self.picture = 0
         self.used = 0
         self.tries = 0
+
+
+class Rest:
+    """What of a sent packet only VP8, or sending it again, has a use for: apart, so that others do not touch it."""
+
+    __slots__ = ("at", "keyidx", "picture", "tl0")
+
+    def __init__(self) -> None:
+        self.picture = 0
         self.tl0 = 0
         self.keyidx = 0
-        self.at = 0  # last sent again
+        self.at = 0  # `bits.ticked` of when it was last sent again
 
 
 class Departure:
     """One packet a transport sent, until feedback tells of it."""
 
-    __slots__ = (
-        "at",
-        "number",
-        "size",
-        "state",
-    )
+    __slots__ = ("at", "size", "state")
 
     def __init__(self) -> None:
-        self.number = 0
-        self.at = 0
+        self.at = 0  # `bits.ticked`
         self.size = 0
         self.state = 0  # 1 sent, 2 reported lost, 3 acknowledged
 
@@ -482,6 +473,7 @@ class Down:
         "g_tl0",
         "h",
         "h_mask",
+        "h_rest",
         "has",
         "id",
         "in_top",
@@ -573,6 +565,7 @@ class Down:
         self.last_at = 0
         self.h: list[Any] = []  # history: what went out under which number
         self.h_mask = 0
+        self.h_rest: list[Any] = []
         self.mid_len = 0
         self.top = 0  # highest SRTP packet index, where the plumbing counts itself
         self.rtx_top = 0
@@ -679,6 +672,11 @@ class Engine:
 def past_at(d: Down, sequence: int) -> Any:
     """The history's entry for an outgoing sequence number."""
     return d.h[sequence & d.h_mask]
+
+
+def rest_at(d: Down, sequence: int) -> Any:
+    """The rest of it."""
+    return d.h_rest[sequence & d.h_mask]
 
 
 def departure_at(t: Transport, number: int) -> Any:

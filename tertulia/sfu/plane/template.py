@@ -13,7 +13,7 @@ except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 
 if not cython.compiled:
-    from tertulia.sfu.plane.bits import Bytes, copy, u32, wr16, wr24, wr32
+    from tertulia.sfu.plane.bits import Bytes, copy, ticked, u32, wr16, wr24, wr32
     from tertulia.sfu.plane.rows import Down, Engine, Seen, Transport, Up, departure_at
     from tertulia.sfu.plane.words import (
         F_MARKER,
@@ -225,8 +225,7 @@ def depart(e: "Engine", t: "Transport", size: int) -> None:
     """Note a packet for the peer's transport-cc feedback, if there is to be any."""
     if t.ids[X_TWCC]:
         departure = departure_at(t, t.x_next)
-        departure.number = u32(t.x_next)
-        departure.at = e.now
+        departure.at = ticked(e.now)
         departure.size = size
         departure.state = 1
         t.x_next += 1

@@ -11,7 +11,7 @@ except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 
 if not cython.compiled:
-    from tertulia.sfu.plane.bits import Bytes, rd16, rd24, s16, s32, u32, wr16, wr24, wr32
+    from tertulia.sfu.plane.bits import Bytes, rd16, rd24, s16, s32, unticked, wr16, wr24, wr32
     from tertulia.sfu.plane.delay import passed
     from tertulia.sfu.plane.rows import Engine, Transport, departure_at
     from tertulia.sfu.plane.words import ARRIVALS, SENT
@@ -217,13 +217,13 @@ def receive(t: "Transport", p: "Bytes", o: int, end: int, now: int) -> int:
                     return 0
                 arrival += p[q] * TICK_NS
                 q += 1
-                acknowledge(t, number, arrival)
+                acknowledge(t, number, arrival, now)
             elif kind == 2:
                 if q + 2 > end:
                     return 0
                 arrival += s16(rd16(p, q)) * TICK_NS
                 q += 2
-                acknowledge(t, number, arrival)
+                acknowledge(t, number, arrival, now)
             elif kind == 0:
                 lose(t, number)
             else:
@@ -234,17 +234,22 @@ def receive(t: "Transport", p: "Bytes", o: int, end: int, now: int) -> int:
     return 1
 
 
+def is_kept(t: "Transport", number: int) -> int:
+    """1 while the entry of a number has not been given to a later one. (Nothing was sent under it: state 0.)"""
+    return 1 if number >= 0 and 0 < t.x_next - number <= SENT else 0
+
+
 def lose(t: "Transport", number: int) -> None:
     x = departure_at(t, number)
-    if number >= 0 and x.number == u32(number) and x.state == 1:
+    if is_kept(t, number) and x.state == 1:
         x.state = 2
         t.f_lost += 1
 
 
-def acknowledge(t: "Transport", number: int, arrival: int) -> None:
+def acknowledge(t: "Transport", number: int, arrival: int, now: int) -> None:
     """A packet we sent arrived at `arrival` on the peer's clock."""
     x = departure_at(t, number)
-    if number < 0 or x.number != u32(number) or x.state == 0 or x.state == 3:
+    if not is_kept(t, number) or x.state == 0 or x.state == 3:
         return
     if x.state == 2 and t.f_lost > 0:
         t.f_lost -= 1
@@ -255,7 +260,7 @@ def acknowledge(t: "Transport", number: int, arrival: int) -> None:
     if t.f_packets == 0 or arrival > t.f_last:
         t.f_last = arrival
     t.f_packets += 1
-    left = x.at
+    left = unticked(x.at, now)
     if t.g_open and left < t.g_sent_first:
         return
     if t.g_open and left - t.g_sent_first > BURST_NS:

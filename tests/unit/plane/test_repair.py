@@ -2,8 +2,15 @@
 
 import struct
 
+import pytest
+
+from tertulia.protocol.machine import Nanos
 from tertulia.sfu.plane.api import Feedback, Usage
+from tertulia.sfu.plane.bits import ticked, unticked
 from tests.unit.plane.packets import ALICE, BOB, World, parsed, rtp, vp8
+
+WRAP = 1 << 42
+"""Here the 32 bits of the times kept per packet begin anew."""
 
 
 def nack(media: int, *numbers: int) -> bytes:
@@ -21,13 +28,20 @@ def nacked(datagrams: list[bytes]) -> list[int]:
     return numbers
 
 
-def started(**down: object) -> tuple[World, int, int]:
+def started(now: int = 10**9, **down: object) -> tuple[World, int, int]:
     w = World()
+    w.now = Nanos(now)
     up = w.up()
     row = w.down(**down)
     w.plane.set_target(row, 0)
     w.receive(rtp(0x1000, 10, 9000, vp8(5, key=True)))
     return w, up, row
+
+
+def test_a_tick_is_understood_for_an_hour() -> None:
+    for then in (0, 1023, 1024, 10**9, WRAP - 1, WRAP, 3 * WRAP + 5):
+        for passed in (0, 1, 5000, 10**9, 4000 * 10**9):
+            assert 0 <= then - unticked(ticked(then), then + passed) < 1024
 
 
 def test_missing_packets_are_asked_for_five_times() -> None:
@@ -54,8 +68,9 @@ def test_a_repaired_packet_is_forwarded_in_its_place() -> None:
     assert (stats.repaired, stats.lost, stats.packets) == (1, 0, 3)
 
 
-def test_nack_of_a_subscriber_is_answered_by_rtx() -> None:
-    w, _, row = started(rtx_ssrc=0x2F00, rtx_payload_type=101)
+@pytest.mark.parametrize("now", [10**9, WRAP - 500, WRAP - 300_000_000])
+def test_nack_of_a_subscriber_is_answered_by_rtx(now: int) -> None:
+    w, _, row = started(now, rtx_ssrc=0x2F00, rtx_payload_type=101)
     [original] = [p for p in w.sent(BOB) if p[1] & 0x7F == 100]
     w.receive(nack(0x2000, 500), BOB)
     [(ssrc, _, timestamp, pt, _, _, payload)] = w.media()
@@ -138,8 +153,9 @@ def test_transport_cc_feedback_to_the_publisher() -> None:
     assert chunk == 0x8000 | 0b11100110000000
 
 
-def test_transport_cc_of_a_subscriber_is_summed_up() -> None:
-    w, _, _ = started()
+@pytest.mark.parametrize("now", [10**9, WRAP - 95_000_000])
+def test_transport_cc_of_a_subscriber_is_summed_up(now: int) -> None:
+    w, _, _ = started(now)
     for i in range(19):
         w.now += 10_000_000
         w.receive(rtp(0x1000, 11 + i, 9000 + i, vp8(5, start=False)))

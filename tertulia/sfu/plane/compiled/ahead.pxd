@@ -1,8 +1,8 @@
 # Entries of a row's and a transport's tables, and fetching them ahead: a row that is served after others is in no cache.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Past, Transport
-from tertulia.sfu.plane.compiled.words cimport SENT
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Past, Rest, Transport
+from tertulia.sfu.plane.compiled.words cimport C_VP8, SENT
 
 cdef enum:
     LINE = 64
@@ -18,6 +18,10 @@ cdef extern from * nogil:
 
 cdef inline Past* past_at(Down* d, int sequence) noexcept nogil:
     return &d.h[sequence & d.h_mask]
+
+
+cdef inline Rest* rest_at(Down* d, int sequence) noexcept nogil:
+    return &d.h_rest[sequence & d.h_mask]
 
 
 cdef inline Departure* departure_at(Transport* t, int64_t number) noexcept nogil:
@@ -40,10 +44,14 @@ cdef inline void near(Down* d, int count) noexcept nogil:
     tp_near(<uint8_t*> t + LINE)
     tp_near(<uint8_t*> t + sizeof(Transport))
     tp_near(<uint8_t*> t + sizeof(Transport) + LINE)
+    # a line holds four entries of a history, eight of its rest, eight departures
     if count > 16:
         count = 16
     if d.h_mask:
-        for k in range(1, count + 2, 2):
+        for k in range(1, count + 4, 4):
             tp_near(past_at(d, d.last_seq + k))
-    for k in range(0, count + 3, 4):
+        if d.track.codec == C_VP8:
+            for k in range(1, count + 8, 8):
+                tp_near(rest_at(d, d.last_seq + k))
+    for k in range(0, count + 7, 8):
         tp_near(departure_at(t, t.x_next + k))

@@ -62,5 +62,13 @@ cdef inline int64_t s32(int64_t v) noexcept nogil:
     return <int32_t> v
 
 
+cdef inline uint32_t ticked(int64_t now) noexcept nogil:
+    return <uint32_t> (now >> 10)
+
+
+cdef inline int64_t unticked(uint32_t tick, int64_t now) noexcept nogil:
+    return ((now >> 10) - <uint32_t> ((now >> 10) - tick)) << 10
+
+
 cdef inline int64_t s64(uint64_t v) noexcept nogil:
     return <int64_t> v

@@ -1,8 +1,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tertulia.sfu.plane.compiled.bits cimport s16, s32, s64, u32
-from tertulia.sfu.plane.compiled.ahead cimport past_at
-from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.ahead cimport past_at, rest_at
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 
 cdef int64_t BRIDGE_TOLERANCE_NS

@@ -1,11 +1,12 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from tertulia.sfu.plane.compiled.bits cimport ticked, unticked
 from tertulia.sfu.plane.compiled.intake cimport arm, hurry
 from tertulia.sfu.plane.compiled.munge cimport select, sent
 from tertulia.sfu.plane.compiled.statistics cimport picture_loss
 from tertulia.sfu.plane.compiled.template cimport build, fill, kept
-from tertulia.sfu.plane.compiled.ahead cimport near, past_at, soon
-from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.ahead cimport near, past_at, rest_at, soon
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 
 cdef int64_t KEY_FRAME_NS

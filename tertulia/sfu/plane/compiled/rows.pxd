@@ -3,6 +3,7 @@ from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef struct Seen
 cdef struct Past
+cdef struct Rest
 cdef struct Departure
 cdef struct Transport
 cdef struct Track
@@ -35,17 +36,19 @@ cdef struct Past:
     uint32_t up
     uint32_t ts
     uint16_t out
-    uint16_t picture
     uint8_t used
     uint8_t tries
+
+
+cdef struct Rest:
+    uint32_t at
+    uint16_t picture
     uint8_t tl0
     uint8_t keyidx
-    int64_t at
 
 
 cdef struct Departure:
-    int64_t at
-    uint32_t number
+    uint32_t at
     uint16_t size
     uint8_t state
 
@@ -270,6 +273,7 @@ cdef struct Down:
     int8_t told_mid
     uint8_t pt
     uint8_t rtx_pt
+    Rest* h_rest
     uint32_t id
     int session
     int64_t rtx_top

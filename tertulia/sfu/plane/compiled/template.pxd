@@ -1,8 +1,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from tertulia.sfu.plane.compiled.bits cimport copy, u32, wr16, wr24, wr32
+from tertulia.sfu.plane.compiled.bits cimport copy, ticked, u32, wr16, wr24, wr32
 from tertulia.sfu.plane.compiled.ahead cimport departure_at
-from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.words cimport *
 
 
