@@ -52,7 +52,7 @@ cdef extern from * nogil:
     static inline int tp_mb_seal(const tp_gcm *gcm, const void *schedule, const uint8_t *iv, uint8_t *b, int head, int own,
                                  const uint8_t *rest, int more) {
         IMB_MGR *mb = gcm->mb;
-        struct gcm_context_data state;
+        struct gcm_context_data state __attribute__((aligned(64))); /* across two lines it costs 10 ns */
         uint8_t *tag = b + own + more;
         if (own == head) {
             IMB_AES128_GCM_ENC(mb, schedule, &state, b + head, rest, more, iv, b, head, tag, TP_TAG);
