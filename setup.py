@@ -5,6 +5,7 @@ error (for release builds: a wheel without the extensions must never be publishe
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ class BuildWhatWorks(build_ext):
         print(f"tertulia: the data plane was not compiled ({error}); it will run interpreted", file=sys.stderr)
 
 
+def united() -> str:
+    """All decisions as one source, in `build/`: Cython calls other modules by pointer, so gcc inlines nothing."""
+    parts = ["import cython\n"]
+    for name in DECISIONS:
+        text = Path(PLANE, f"{name}.py").read_text(encoding="utf-8")
+        # behind the imports, which only the interpreted life needs
+        body = text.partition("\nif not cython.compiled:\n")[2]
+        parts.append(re.sub(r"\A(?:(?: .*)?\n)+", "", body))
+    target = Path("build/united/decisions.py")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("\n\n".join(parts), encoding="utf-8")
+    return str(target)
+
+
 def extensions() -> list[Any]:
     """The plane's modules, translated by Cython. Linux only: elsewhere there is no sendmmsg, recvmmsg or GSO."""
     if not sys.platform.startswith("linux"):
@@ -70,26 +85,23 @@ def extensions() -> list[Any]:
             "-ffp-contract=off",
             *os.environ.get("TERTULIA_NATIVE_FLAGS", "").split(),
         ]
-        # every module must agree on the layout of the rows: a change rebuilds all of them
+        # both modules must agree on the layout of the rows: a change rebuilds them
         layouts = sorted(str(path) for path in Path(PLANE, "compiled").glob("*.pxd"))
         modules = [
             Extension(
-                f"tertulia.sfu.plane.compiled.{name}",
-                [f"{PLANE}/{name}.py"],
-                depends=layouts,
+                "tertulia.sfu.plane.compiled.decisions",
+                [united()],
+                depends=[*layouts, *(f"{PLANE}/{name}.py" for name in DECISIONS)],
                 extra_compile_args=flags,
-            )
-            for name in DECISIONS
-        ]
-        modules.append(
+            ),
             Extension(
                 "tertulia.sfu.plane.native",
                 [f"{PLANE}/native.pyx"],
                 depends=[*layouts, f"{PLANE}/native_core.pxi"],
                 extra_compile_args=flags,
                 extra_link_args=["-pthread"],
-            )
-        )
+            ),
+        ]
         return list(cythonize(modules, compiler_directives=DIRECTIVES, build_dir="build/cython", force=True))
     except Exception as error:
         if REQUIRED:

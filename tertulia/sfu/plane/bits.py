@@ -56,6 +56,11 @@ def copy(d: Bytes, do: int, s: Bytes, so: int, n: int) -> None:
     d[do : do + n] = s[so : so + n]
 
 
+def int_of(v: int) -> int:
+    """A number known to be small (a C int when compiled)."""
+    return v
+
+
 def u16(v: int) -> int:
     return v & 0xFFFF
 

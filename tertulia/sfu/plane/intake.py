@@ -15,7 +15,7 @@ if not cython.compiled:
     from tertulia.sfu.plane.header import measure
     from tertulia.sfu.plane.repair import found, miss
     from tertulia.sfu.plane.rows import Engine, Seen, Track, Transport, Up
-    from tertulia.sfu.plane.statistics import clocked, wide
+    from tertulia.sfu.plane.statistics import SECOND_NS, clocked, wide
     from tertulia.sfu.plane.template import kept, store
     from tertulia.sfu.plane.twcc import arrived
     from tertulia.sfu.plane.words import (
@@ -53,7 +53,6 @@ if not cython.compiled:
         X_TWCC,
     )
 
-SECOND_NS = 1_000_000_000
 RATE_BASE = 4000
 """Packets per second any transport may send; each named SSRC adds `RATE_EACH`."""
 RATE_EACH = 2000

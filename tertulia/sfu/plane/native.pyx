@@ -13,19 +13,15 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
-from tertulia.sfu.plane.compiled.intake cimport acceptable, affordable, replay, rtp
-from tertulia.sfu.plane.compiled.memory cimport *
-from tertulia.sfu.plane.compiled.outflow cimport aim, fan_out, want_layer
-from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
-from tertulia.sfu.plane.compiled.rtcp cimport attend, rtcp, rtcp_acceptable
-from tertulia.sfu.plane.compiled.seal cimport *
-from tertulia.sfu.plane.compiled.statistics cimport lost
-from tertulia.sfu.plane.compiled.sys cimport *
-from tertulia.sfu.plane.compiled.tables cimport (
-    add_down, enable, add_track, add_transport, add_up, name_ssrc, remove_down, remove_track, remove_transport, remove_up,
+from tertulia.sfu.plane.compiled.decisions cimport (
+    acceptable, add_down, add_track, add_transport, add_up, affordable, aim, attend, enable, fan_out, lost, name_ssrc,
+    remove_down, remove_track, remove_transport, remove_up, renumber, replay, rtcp, rtcp_acceptable, rtp, tick,
+    want_layer,
 )
-from tertulia.sfu.plane.compiled.template cimport renumber
-from tertulia.sfu.plane.compiled.upkeep cimport tick
+from tertulia.sfu.plane.compiled.memory cimport *
+from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
+from tertulia.sfu.plane.compiled.seal cimport *
+from tertulia.sfu.plane.compiled.sys cimport *
 from tertulia.sfu.plane.compiled.words cimport *
 
 from tertulia.sfu.plane import sizes, srtp

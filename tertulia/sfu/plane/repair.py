@@ -6,7 +6,7 @@ except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 
 if not cython.compiled:
-    from tertulia.sfu.plane.bits import Bytes, wr16, wr32
+    from tertulia.sfu.plane.bits import Bytes, int_of, wr16, wr32
     from tertulia.sfu.plane.rows import Up
     from tertulia.sfu.plane.words import NACK_TRIES, NACKS
 
@@ -40,11 +40,6 @@ def miss(u: "Up", first: int, end: int, now: int) -> None:
         u.n_tries[k] = 0
         u.n_missing += 1
         first += 1
-
-
-def int_of(v: int) -> int:
-    """A number known to be small (a C int when compiled)."""
-    return v
 
 
 def forget_first(u: "Up", count: int) -> None:

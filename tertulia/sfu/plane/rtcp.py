@@ -9,7 +9,7 @@ except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 
 if not cython.compiled:
-    from tertulia.sfu.plane.bits import Bytes, copy, rd16, rd32, rd64
+    from tertulia.sfu.plane.bits import Bytes, copy, int_of, rd16, rd32, rd64
     from tertulia.sfu.plane.delay import is_pressing
     from tertulia.sfu.plane.intake import arm, find_ssrc, hurry
     from tertulia.sfu.plane.outflow import resend, want_layer
@@ -74,11 +74,6 @@ def rtcp(e: "Engine", t: "Transport", p: "Bytes", n: int, now: int) -> None:
             end -= p[end - 1]
         part(e, t, p, o, end, now)
         o += size
-
-
-def int_of(v: int) -> int:
-    """A number known to be small (a C int when compiled)."""
-    return v
 
 
 def part(e: "Engine", t: "Transport", p: "Bytes", o: int, end: int, now: int) -> None:

@@ -6,7 +6,7 @@ except ImportError:
     from tertulia.sfu.plane import uncompiled as cython
 
 if not cython.compiled:
-    from tertulia.sfu.plane.bits import Bytes, rd16, rd24, rd32, s32, u32, wr16, wr24, wr32, wr64
+    from tertulia.sfu.plane.bits import Bytes, int_of, rd16, rd24, rd32, s32, u32, wr16, wr24, wr32, wr64
     from tertulia.sfu.plane.munge import ticks
     from tertulia.sfu.plane.rows import Down, Up
 
@@ -61,11 +61,6 @@ def report_block(u: "Up", b: "Bytes", o: int, now: int) -> int:
         wr32(b, o + 16, 0)
         wr32(b, o + 20, 0)
     return o + 24
-
-
-def int_of(v: int) -> int:
-    """A number known to be small (a C int when compiled)."""
-    return v
 
 
 def receiver_report(b: "Bytes", sender: int, blocks: int) -> int:

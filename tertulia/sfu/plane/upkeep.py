@@ -15,6 +15,7 @@ if not cython.compiled:
     from tertulia.sfu.plane.outflow import ask_key_frame
     from tertulia.sfu.plane.repair import ask, next_due
     from tertulia.sfu.plane.rows import Engine, Track, Transport, Up
+    from tertulia.sfu.plane.rtcp import SUMMARY_NS
     from tertulia.sfu.plane.statistics import receiver_report, report_block, sender_report
     from tertulia.sfu.plane.twcc import feedback
     from tertulia.sfu.plane.words import R_FEEDBACK, S_UP, T_NACKS_OUT
@@ -22,7 +23,6 @@ if not cython.compiled:
 RECEIVER_REPORT_NS = 1_000_000_000
 SENDER_REPORT_NS = 2_000_000_000
 TOGETHER_NS = 50_000_000
-SUMMARY_NS = 50_000_000
 BLOCKS = 31
 IDLE_NS = 10_000_000_000
 """An up stream silent for this long is not reported on."""

@@ -1,6 +1,8 @@
 """The two lists of every number and every field, interpreted and compiled, are the same."""
 
+import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 from tertulia.sfu.plane import orders, rows, words
@@ -27,6 +29,21 @@ def test_rows_agree() -> None:
         if isinstance(row, type) and row.__module__ == rows.__name__
     }
     assert compiled == interpreted
+
+
+def test_the_decisions_are_one_module_when_compiled() -> None:
+    """What two of the joined sources defined under one name would be the later one's for both."""
+    declared = set(re.findall(r"^cdef [^(]*?(\w+)(?:\(.*)?$", (COMPILED / "decisions.pxd").read_text(), re.MULTILINE))
+    listed = re.findall(r"^DECISIONS \+?= \((.*)\)$", (COMPILED.parents[3] / "setup.py").read_text(), re.MULTILINE)
+    names: Counter[str] = Counter()
+    for module in re.findall(r"\w+", ",".join(listed)):
+        for node in ast.parse((COMPILED.parent / f"{module}.py").read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                names[node.name] += 1
+            elif isinstance(node, ast.Assign):
+                names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    assert [name for name, times in names.items() if times > 1] == []
+    assert set(names) == declared
 
 
 def test_the_border_has_the_same_numbers() -> None:

@@ -1,1 +1,1 @@
-"""The decision modules of the plane, compiled. Their one source is beside this package; here are the C types only."""
+"""The decisions of the plane, compiled as one module. Their sources are beside this package; here are C types only."""

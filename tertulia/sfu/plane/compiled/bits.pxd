@@ -46,6 +46,10 @@ cdef inline void copy(uint8_t* d, int do, const uint8_t* s, int so, int n) noexc
     memcpy(d + do, s + so, n)
 
 
+cdef inline int int_of(int64_t v) noexcept nogil:
+    return <int> v
+
+
 cdef inline uint32_t u16(int64_t v) noexcept nogil:
     return <uint16_t> v
 
