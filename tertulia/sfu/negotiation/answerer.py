@@ -20,7 +20,8 @@ from tertulia.protocol.errors import PeerError
 from tertulia.protocol.sdp import MAX_SECTIONS
 from tertulia.sfu.negotiation import codecs, writing
 from tertulia.sfu.negotiation.quirks import quirks_of
-from tertulia.sfu.negotiation.reading import ConnectionRead, Reader, SectionRead
+from tertulia.sfu.negotiation.reading import ConnectionRead, Reader
+from tertulia.sfu.negotiation.sections import SectionRead
 from tertulia.sfu.negotiation.slots import Slots, mint_session_id
 from tertulia.sfu.negotiation.words import Answer, Kind, OfferRead, Payload, Preference, PublishedSection, Wanted
 from tertulia.sfu.transport.api import LocalParameters

@@ -17,7 +17,8 @@ from tertulia.protocol.sdp import MAX_SECTIONS
 from tertulia.protocol.sdp_attributes import ExtMap
 from tertulia.sfu.negotiation import codecs, extensions, writing
 from tertulia.sfu.negotiation.quirks import quirks_of
-from tertulia.sfu.negotiation.reading import Reader, SectionRead
+from tertulia.sfu.negotiation.reading import Reader
+from tertulia.sfu.negotiation.sections import SectionRead
 from tertulia.sfu.negotiation.slots import Slots, mint_session_id
 from tertulia.sfu.negotiation.words import Accepted, Kind, Offer, Payload, Wanted
 from tertulia.sfu.transport.api import LocalParameters
