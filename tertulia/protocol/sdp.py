@@ -6,7 +6,6 @@ It checks form and size only; what an offer may contain is the negotiation's bus
 
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from tertulia.protocol.errors import PeerError
 
@@ -25,18 +24,12 @@ _TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-~]+")
 """RFC 8866 9: `token`."""
 
 
-class Line(NamedTuple):
-    """`kind=value`, as in `a=mid:0`. A pair in every way: `parse` makes plain ones, at a tenth of the price."""
-
-    kind: str
-    value: str
-
-
 @dataclass(slots=True)
 class Block:
     """Consecutive lines: the session part, or what follows an `m=` line."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
+    """`kind=value` as (kind, value), as in `a=mid:0`."""
 
     def values(self, name: str) -> list[str]:
         """Values of all `a=name:value` lines in order; a property attribute `a=name` has the value ''."""
@@ -66,10 +59,6 @@ class Block:
                 name, _, value = text.partition(":")
                 found.setdefault(name, []).append(value)
         return found
-
-    def add(self, name: str, value: str = "") -> None:
-        """Append an attribute line."""
-        self.lines.append(Line("a", f"{name}:{value}" if value else name))
 
 
 @dataclass(slots=True)
@@ -150,13 +139,10 @@ def section_part(piece: str) -> Section:
 
 def build(description: Description) -> str:
     """CRLF after every line (RFC 8866 5)."""
-    parts = [part(description), *(f"m={section.media_line()}\r\n{part(section)}" for section in description.sections)]
-    return "".join(parts)
-
-
-def part(block: Block) -> str:
-    """The lines of a block as they stand in a text."""
-    return "".join([f"{kind}={value}\r\n" for kind, value in block.lines])
+    lines = [*description.lines]
+    for section in description.sections:
+        lines += [("m", section.media_line()), *section.lines]
+    return "".join(f"{kind}={value}\r\n" for kind, value in lines)
 
 
 def is_token(text: str) -> bool:

@@ -23,7 +23,7 @@ from tertulia.sfu.negotiation.quirks import quirks_of
 from tertulia.sfu.negotiation.reading import ConnectionRead, Reader
 from tertulia.sfu.negotiation.sections import SectionRead
 from tertulia.sfu.negotiation.slots import Slots, mint_session_id
-from tertulia.sfu.negotiation.words import Answer, Kind, OfferRead, Payload, Preference, PublishedSection, Wanted
+from tertulia.sfu.negotiation.words import Answer, Kind, OfferRead, Preference, PublishedSection, Wanted
 from tertulia.sfu.transport.api import LocalParameters
 
 MAX_FRUITLESS = 4
@@ -297,7 +297,7 @@ class Answerer:
         if section.kind is None:
             return writing.DataSection(section.mid, protocol)
         placed = self._slots.placed.get(section.mid)
-        payloads: Sequence[Payload] = section.payloads
+        payloads = section.payloads
         if published is not None:
             payloads = published.payloads
         elif placed is not None and placed.payload is not None:

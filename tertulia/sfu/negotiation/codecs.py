@@ -168,10 +168,13 @@ def carrying(payloads: Sequence[Payload], wanted: Wanted) -> Payload | None:
     same = [payload for payload in payloads if payload.mime_type.lower() == mime]
     if mime == _H264:
         return _carrying_h264(same, fmtp_parameters(wanted.fmtp))
+    decisive = _PROFILE_PARAMETERS.get(mime)
+    if decisive is None:
+        return same[0] if same else None
     ours = fmtp_parameters(wanted.fmtp)
     for payload in same:
         theirs = fmtp_parameters(payload.fmtp)
-        if all(theirs.get(name, usual) == ours.get(name, usual) for name, usual in _PROFILE_PARAMETERS.get(mime, ())):
+        if all(theirs.get(name, usual) == ours.get(name, usual) for name, usual in decisive):
             return payload
     return None
 
@@ -220,11 +223,13 @@ def red_around(payloads: Sequence[Payload], opus: Payload) -> Payload | None:
     return None
 
 
-def carried_first(payloads: Sequence[Payload], carried: Payload | None, *, stereo: bool) -> tuple[Payload, ...]:
+def carried_first(payloads: tuple[Payload, ...], carried: Payload | None, *, stereo: bool) -> tuple[Payload, ...]:
     """The codec of the track we send before the others; a stereo track says so (RFC 7587 6.1)."""
     if carried is None:
-        return tuple(payloads)
+        return payloads
     first = carried
     if stereo and carried.mime_type.lower() == OPUS:
         first = with_fmtp(carried, build_fmtp(fmtp_parameters(carried.fmtp) | {"sprop-stereo": "1"}))
+    if first is payloads[0]:
+        return payloads
     return (first, *(payload for payload in payloads if payload.pt != carried.pt))

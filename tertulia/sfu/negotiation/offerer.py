@@ -47,6 +47,10 @@ _TABLE: dict[Kind, tuple[tuple[int, str, int, str], ...]] = {
     ),
 }
 """Our payload types: clients of this topology know these numbers well. The repair stream has the next number."""
+_EXTMAPS = {
+    kind: tuple(ExtMap(number, "sendrecv", extensions.URIS[extension]) for extension, number in offered.items())
+    for kind, offered in extensions.OFFERED.items()
+}
 
 
 @dataclass(slots=True)
@@ -190,10 +194,7 @@ class Offerer:
             kind=section.kind,
             direction="inactive" if placed is None else "sendonly",
             payloads=payloads,
-            extmaps=[
-                ExtMap(number, "sendrecv", extensions.URIS[extension])
-                for extension, number in extensions.OFFERED[section.kind].items()
-            ],
+            extmaps=_EXTMAPS[section.kind],
             sender=self._slots.sender(section.mid, rtx=True),
         )
 

@@ -1,11 +1,9 @@
 """Lines of our own descriptions (RFC 8829 5.2, 5.3): the session part, transport lines, media and data sections."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from tertulia.protocol.sdp import Block, Line, Section, part
 from tertulia.protocol.sdp_attributes import ExtMap
 from tertulia.sfu.negotiation.words import Kind, Payload
 from tertulia.sfu.transport.api import LocalParameters
@@ -17,8 +15,7 @@ DATA_PROTOCOL = "UDP/DTLS/SCTP"
 MEDIA_PROTOCOL = "UDP/TLS/RTP/SAVPF"
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """What we send on a section."""
 
     stream_id: str
@@ -28,29 +25,26 @@ class Sender:
     rtx_ssrc: int
 
 
-@dataclass(frozen=True, slots=True)
-class MediaSection:
+class MediaSection(NamedTuple):
     """One accepted audio or video section."""
 
     mid: str
     kind: Kind
     direction: str
-    payloads: Sequence[Payload]
-    extmaps: Sequence[ExtMap]
+    payloads: tuple[Payload, ...]
+    extmaps: tuple[ExtMap, ...]
     rids: Sequence[str] = ()
     sender: Sender | None = None
     reduced_size: bool = True
     protocol: str = MEDIA_PROTOCOL
 
 
-@dataclass(frozen=True, slots=True)
-class DataSection:
+class DataSection(NamedTuple):
     mid: str
     protocol: str = DATA_PROTOCOL
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedSection:
+class RefusedSection(NamedTuple):
     """Port zero: not taken, or stopped for good."""
 
     mid: str
@@ -82,23 +76,36 @@ class Drafts:
 
     def write(self, sections: Iterable[tuple[object, Callable[[], AnySection]]]) -> list[Written]:
         """For every section: everything its text depends on (compared by value), and what makes it."""
-        last, now = self._last, []
+        last, now, alike = self._last, [], Alike()
         for index, (depends, make) in enumerate(sections):
             if index < len(last) and last[index][0] == depends:
                 now.append(last[index])
             else:
-                now.append((depends, written(make())))
+                now.append((depends, written(make(), alike)))
         self._last = now
         return [one for _, one in now]
 
 
-def written(section: AnySection) -> Written:
+class Alike:
+    """What media sections of one description say alike is written once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[MediaSection, tuple[str, str]]] = {}
+        """By the identity of the payloads, which are kept so that it stays theirs."""
+
+    def __call__(self, section: MediaSection) -> tuple[str, str]:
+        """The lines before and after those of its own: mid and direction."""
+        key = id(section.payloads), section.extmaps, section.kind, section.protocol, section.reduced_size
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = section, (_head(section), _agreed(section))
+        return found[1]
+
+
+def written(section: AnySection, alike: Alike) -> Written:
     if isinstance(section, RefusedSection):
-        lines = _refused(section)
-    else:
-        lines = _media(section) if isinstance(section, MediaSection) else _data(section)
-    text = f"m={lines.media_line()}\r\n{part(lines)}"
-    return Written(section.mid, text, isinstance(section, RefusedSection))
+        return Written(section.mid, _refused(section), True)
+    return Written(section.mid, _media(section, alike) if isinstance(section, MediaSection) else _data(section), False)
 
 
 def build_description(
@@ -106,22 +113,14 @@ def build_description(
 ) -> str:
     """The whole text. Every section taken has transport lines, the first of them the candidates (RFC 8843 7.1.3)."""
     bundled = [section.mid for section in sections if not section.is_refused]
-    session = Block(
-        [
-            Line("v", "0"),
-            Line("o", f"- {session_id} {version} IN IP4 0.0.0.0"),
-            Line("s", "-"),
-            Line("t", "0 0"),
-        ]
-    )
+    session = ["v=0", f"o=- {session_id} {version} IN IP4 0.0.0.0", "s=-", "t=0 0"]
     if bundled:
-        session.add("group", " ".join(("BUNDLE", *bundled)))
+        session.append(f"a=group:BUNDLE {' '.join(bundled)}")
     if mixed:
-        session.add("extmap-allow-mixed")
-    session.add("msid-semantic", "WMS *")
-    session.add("ice-lite")
-    transport, candidates = part(Block(_transport_lines(local, setup))), part(Block(_candidate_lines(local)))
-    texts = [part(session)]
+        session.append("a=extmap-allow-mixed")
+    session += ("a=msid-semantic:WMS *", "a=ice-lite")
+    transport, candidates = _text(_transport_lines(local, setup)), _text(_candidate_lines(local))
+    texts = [_text(session)]
     for section in sections:
         texts.append(section.text)
         if not section.is_refused:
@@ -130,85 +129,93 @@ def build_description(
     return "".join(texts)
 
 
-def _refused(section: RefusedSection) -> Section:
-    lines = Section([Line("c", "IN IP4 0.0.0.0")], section.kind, 0, 1, section.protocol, list(section.formats))
+def _text(lines: Iterable[str]) -> str:
+    """CRLF after every line (RFC 8866 5)."""
+    return "".join([f"{line}\r\n" for line in lines])
+
+
+def _refused(section: RefusedSection) -> str:
+    lines = [" ".join((f"m={section.kind} 0 {section.protocol}", *section.formats)), "c=IN IP4 0.0.0.0"]
     if section.mid:
-        lines.add("mid", section.mid)
+        lines.append(f"a=mid:{section.mid}")
     if section.kind != "application":
-        lines.add("inactive")
-    return lines
+        lines.append("a=inactive")
+    return _text(lines)
 
 
-def _data(section: DataSection) -> Section:
-    lines = Section([Line("c", "IN IP4 0.0.0.0")], "application", 9, 1, section.protocol, ["webrtc-datachannel"])
-    lines.add("mid", section.mid)
-    lines.add("sctp-port", str(SCTP_PORT))
-    lines.add("max-message-size", str(MAX_MESSAGE_BYTES))
-    return lines
+def _data(section: DataSection) -> str:
+    return _text(
+        (
+            f"m=application 9 {section.protocol} webrtc-datachannel",
+            "c=IN IP4 0.0.0.0",
+            f"a=mid:{section.mid}",
+            f"a=sctp-port:{SCTP_PORT}",
+            f"a=max-message-size:{MAX_MESSAGE_BYTES}",
+        )
+    )
 
 
-def _media(section: MediaSection) -> Section:
+def _media(section: MediaSection, alike: Alike) -> str:
+    head, agreed = alike(section)
+    own = [f"a=rid:{rid} recv" for rid in section.rids]
+    if len(section.rids) > 1:
+        own.append(f"a=simulcast:recv {';'.join(section.rids)}")
+    if section.sender is not None:
+        own += _sender_lines(section.sender)
+    return f"{head}a=mid:{section.mid}\r\na={section.direction}\r\n{agreed}{_text(own)}"
+
+
+def _head(section: MediaSection) -> str:
     formats: list[str] = []
     for payload in section.payloads:
         formats.append(str(payload.pt))
         if payload.rtx_pt and str(payload.rtx_pt) not in formats:
             formats.append(str(payload.rtx_pt))
-    lines = Section([Line("c", "IN IP4 0.0.0.0")], section.kind, 9, 1, section.protocol, formats)
-    lines.add("mid", section.mid)
-    lines.add(section.direction)
-    lines.add("rtcp-mux")
-    if section.reduced_size:
-        lines.add("rtcp-rsize")
-    for extmap in section.extmaps:
-        lines.add("extmap", f"{extmap.id} {extmap.uri}")
-    for payload in section.payloads:
-        lines.lines += _payload_lines(payload)
-    for rid in section.rids:
-        lines.add("rid", f"{rid} recv")
-    if len(section.rids) > 1:
-        lines.add("simulcast", "recv " + ";".join(section.rids))
-    if section.sender is not None:
-        _add_sender(lines, section.sender)
-    return lines
+    return _text((" ".join((f"m={section.kind} 9 {section.protocol}", *formats)), "c=IN IP4 0.0.0.0"))
+
+
+def _agreed(section: MediaSection) -> str:
+    rtcp = ("a=rtcp-mux", "a=rtcp-rsize") if section.reduced_size else ("a=rtcp-mux",)
+    lines = _text((*rtcp, *(f"a=extmap:{extmap.id} {extmap.uri}" for extmap in section.extmaps)))
+    return lines + "".join(map(_payload_text, section.payloads))
 
 
 @lru_cache(maxsize=256)
-def _payload_lines(payload: Payload) -> tuple[Line, ...]:
+def _payload_text(payload: Payload) -> str:
     """Remembered: every section of every client of one make has the same."""
     pt, name = payload.pt, payload.mime_type.partition("/")[2]
     # RFC 8866 6.6: one channel is not written, opus is always /2 (RFC 7587 7)
     channels = f"/{payload.channels}" if payload.channels > 1 else ""
-    found = [f"rtpmap:{pt} {name}/{payload.clock_hz}{channels}"]
-    found += [f"rtcp-fb:{pt} {item}" for item in payload.feedback]
+    found = [f"a=rtpmap:{pt} {name}/{payload.clock_hz}{channels}"]
+    found += [f"a=rtcp-fb:{pt} {item}" for item in payload.feedback]
     if payload.fmtp:
-        found.append(f"fmtp:{pt} {payload.fmtp}")
+        found.append(f"a=fmtp:{pt} {payload.fmtp}")
     if payload.rtx_pt:
-        found.append(f"rtpmap:{payload.rtx_pt} rtx/{payload.clock_hz}")
-        found.append(f"fmtp:{payload.rtx_pt} apt={pt}")
-    return tuple(Line("a", text) for text in found)
+        found.append(f"a=rtpmap:{payload.rtx_pt} rtx/{payload.clock_hz}")
+        found.append(f"a=fmtp:{payload.rtx_pt} apt={pt}")
+    return _text(found)
 
 
-def _add_sender(lines: Section, sender: Sender) -> None:
+def _sender_lines(sender: Sender) -> list[str]:
     msid = f"{sender.stream_id} {sender.track_id}"
-    lines.add("msid", msid)
+    lines = [f"a=msid:{msid}"]
     ssrcs = [sender.ssrc]
     if sender.rtx_ssrc:
         ssrcs.append(sender.rtx_ssrc)
-        lines.add("ssrc-group", f"FID {sender.ssrc} {sender.rtx_ssrc}")
+        lines.append(f"a=ssrc-group:FID {sender.ssrc} {sender.rtx_ssrc}")
     for ssrc in ssrcs:
-        lines.add("ssrc", f"{ssrc} cname:{sender.cname}")
-        lines.add("ssrc", f"{ssrc} msid:{msid}")
+        lines += (f"a=ssrc:{ssrc} cname:{sender.cname}", f"a=ssrc:{ssrc} msid:{msid}")
+    return lines
 
 
-def _transport_lines(local: LocalParameters, setup: str) -> list[tuple[str, str]]:
-    found = (
-        f"ice-ufrag:{local.ufrag}",
-        f"ice-pwd:{local.pwd}",
-        f"fingerprint:{local.fingerprint_algorithm} {local.fingerprint}",
-        f"setup:{setup}",
+def _transport_lines(local: LocalParameters, setup: str) -> tuple[str, ...]:
+    return (
+        f"a=ice-ufrag:{local.ufrag}",
+        f"a=ice-pwd:{local.pwd}",
+        f"a=fingerprint:{local.fingerprint_algorithm} {local.fingerprint}",
+        f"a=setup:{setup}",
     )
-    return [Line("a", text) for text in found]
 
 
-def _candidate_lines(local: LocalParameters) -> list[tuple[str, str]]:
-    return [*(Line("a", f"candidate:{candidate}") for candidate in local.candidates), Line("a", "end-of-candidates")]
+def _candidate_lines(local: LocalParameters) -> tuple[str, ...]:
+    return (*(f"a=candidate:{candidate}" for candidate in local.candidates), "a=end-of-candidates")

@@ -28,7 +28,7 @@ def answer_to(text: str, *, without: str = "", refuse: str = "") -> str:
             name = value.partition(":")[0]
             line = (kind, value)
             if name in ("sendonly",):
-                line = sdp.Line("a", "recvonly")
+                line = ("a", "recvonly")
             if name in ("msid", "ssrc", "ssrc-group", "candidate", "end-of-candidates", "ice-ufrag", "ice-pwd"):
                 continue
             if name in ("fingerprint", "setup") or (without and f" {without}/" in value):
@@ -40,9 +40,9 @@ def answer_to(text: str, *, without: str = "", refuse: str = "") -> str:
         else:
             mids.append(mid)
         for line in TRANSPORT.replace("actpass", "active").split("\r\n")[:-1]:
-            section.lines.append(sdp.Line("a", line[2:]))
+            section.lines.append(("a", line[2:]))
     description.lines = [one for one in description.lines if not one[1].startswith(("group", "ice-lite"))]
-    description.add("group", " ".join(["BUNDLE", *map(str, mids)]))
+    description.lines.append(("a", " ".join(["group:BUNDLE", *map(str, mids)])))
     return sdp.build(description)
 
 
