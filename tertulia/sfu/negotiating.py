@@ -4,6 +4,7 @@ The negotiation of one connection is serialised because every offer is answered 
 """
 
 import json
+from functools import lru_cache
 
 from livekit.protocol import models, rtc
 
@@ -50,11 +51,18 @@ def _trickle(state: RoomState, local: LocalParticipant) -> None:
     local.up.trickled = True
     candidates = local.up.parameters.candidates
     for number, candidate in enumerate(candidates, 1):
-        init = {"candidate": f"candidate:{candidate}", "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": None}
         message = rtc.TrickleRequest(
-            candidateInit=json.dumps(init), target=rtc.SignalTarget.PUBLISHER, final=number == len(candidates)
+            candidateInit=_candidate_init(candidate), target=rtc.PUBLISHER, final=number == len(candidates)
         )
         state.send(local, rtc.SignalResponse(trickle=message))
+
+
+@lru_cache(maxsize=64)
+def _candidate_init(candidate: str) -> str:
+    """Remembered: our candidates are few, and the same for every client."""
+    return json.dumps(
+        {"candidate": f"candidate:{candidate}", "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": None}
+    )
 
 
 def on_answer(state: RoomState, local: LocalParticipant, description: rtc.SessionDescription) -> None:
@@ -102,8 +110,10 @@ def speak(state: RoomState, local: LocalParticipant) -> None:
 
 def _pace(state: RoomState, local: LocalParticipant, text: str) -> None:
     """One round is over. In a crowd the next one waits for more to do, but not for one who is just coming in."""
+    if not local.is_active:
+        return
     pace_ns = min(MAX_PACE_NS, PACE_NS * len(state.sessions) * text.count("\nm="))
-    if local.is_active and pace_ns >= MIN_PACE_NS:
+    if pace_ns >= MIN_PACE_NS:
         local.paced_until = state.after(pace_ns)
 
 
