@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
+from typing import NamedTuple
 
 from livekit.protocol import models, rtc
 
@@ -33,14 +34,13 @@ SETUP_ANSWERS = {"actpass": "passive", "active": "passive", "passive": "active"}
 """RFC 8842 5.3: we wait for the ClientHello unless the peer insists on waiting itself."""
 
 
-@dataclass(slots=True)
-class _Section:
+class _Section(NamedTuple):
     """What we remember of a section between offers."""
 
     mid: str
-    is_zero: bool = False
-    publishes: bool = False
-    cid: str = ""
+    is_zero: bool
+    publishes: bool
+    cid: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,10 @@ MAX_MESSAGE_BYTES = 262_144
 DATA_PROTOCOL = "UDP/DTLS/SCTP"
 MEDIA_PROTOCOL = "UDP/TLS/RTP/SAVPF"
 
+MAX_REMEMBERED = 256
+MAX_REMEMBERED_CHARS = 8_000
+"""Of the parameters of a section's codecs; a browser's have about a thousand."""
+
 
 class Sender(NamedTuple):
     """What we send on a section."""
@@ -98,7 +102,10 @@ class Alike:
         key = id(section.payloads), section.extmaps, section.kind, section.protocol, section.reduced_size
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = section, (_head(section), _agreed(section))
+            is_usual = sum(len(payload.fmtp) for payload in section.payloads) <= MAX_REMEMBERED_CHARS
+            make = _agreed if is_usual else _agreed.__wrapped__
+            texts = make(section.kind, section.protocol, section.payloads, section.extmaps, section.reduced_size)
+            found = self._known[key] = section, texts
         return found[1]
 
 
@@ -165,24 +172,23 @@ def _media(section: MediaSection, alike: Alike) -> str:
     return f"{head}a=mid:{section.mid}\r\na={section.direction}\r\n{agreed}{_text(own)}"
 
 
-def _head(section: MediaSection) -> str:
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _agreed(
+    kind: Kind, protocol: str, payloads: tuple[Payload, ...], extmaps: tuple[ExtMap, ...], reduced_size: bool
+) -> tuple[str, str]:
+    """Remembered: every section of every client of one make has the same."""
     formats: list[str] = []
-    for payload in section.payloads:
+    lines = ["a=rtcp-mux", "a=rtcp-rsize"] if reduced_size else ["a=rtcp-mux"]
+    lines += [f"a=extmap:{extmap.id} {extmap.uri}" for extmap in extmaps]
+    for payload in payloads:
         formats.append(str(payload.pt))
         if payload.rtx_pt and str(payload.rtx_pt) not in formats:
             formats.append(str(payload.rtx_pt))
-    return _text((" ".join((f"m={section.kind} 9 {section.protocol}", *formats)), "c=IN IP4 0.0.0.0"))
+        lines += _payload_lines(payload)
+    return _text((" ".join((f"m={kind} 9 {protocol}", *formats)), "c=IN IP4 0.0.0.0")), _text(lines)
 
 
-def _agreed(section: MediaSection) -> str:
-    rtcp = ("a=rtcp-mux", "a=rtcp-rsize") if section.reduced_size else ("a=rtcp-mux",)
-    lines = _text((*rtcp, *(f"a=extmap:{extmap.id} {extmap.uri}" for extmap in section.extmaps)))
-    return lines + "".join(map(_payload_text, section.payloads))
-
-
-@lru_cache(maxsize=256)
-def _payload_text(payload: Payload) -> str:
-    """Remembered: every section of every client of one make has the same."""
+def _payload_lines(payload: Payload) -> list[str]:
     pt, name = payload.pt, payload.mime_type.partition("/")[2]
     # RFC 8866 6.6: one channel is not written, opus is always /2 (RFC 7587 7)
     channels = f"/{payload.channels}" if payload.channels > 1 else ""
@@ -193,7 +199,7 @@ def _payload_text(payload: Payload) -> str:
     if payload.rtx_pt:
         found.append(f"a=rtpmap:{payload.rtx_pt} rtx/{payload.clock_hz}")
         found.append(f"a=fmtp:{payload.rtx_pt} apt={pt}")
-    return _text(found)
+    return found
 
 
 def _sender_lines(sender: Sender) -> list[str]:

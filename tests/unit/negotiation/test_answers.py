@@ -6,7 +6,7 @@ import pytest
 from livekit.protocol import models
 
 from tertulia.protocol.sdp import parse
-from tertulia.sfu.negotiation import Payload, Preference
+from tertulia.sfu.negotiation import Payload, Preference, writing
 from tertulia.sfu.plane.api import Extension
 from tests.unit.negotiation.texts import (
     AUDIO,
@@ -233,3 +233,19 @@ def test_a_publisher_connection_sends_nothing() -> None:
     assert answer.down == ()
     assert part(answer.sdp, "0").count("a=inactive") == 1
     assert one.take_requirement() is None
+
+
+def test_what_clients_of_one_make_are_answered_is_written_once() -> None:
+    first = answered(answerer(), offer(*placeholders()))
+    misses = writing._agreed.cache_info().misses
+    second = answered(answerer(), offer(*placeholders()).replace("a=ice-ufrag:them", "a=ice-ufrag:another"))
+    assert second.sdp == first.sdp
+    assert writing._agreed.cache_info().misses == misses
+
+
+def test_a_codec_with_endless_parameters_is_answered_and_not_remembered() -> None:
+    endless = "x=" + "y" * writing.MAX_REMEMBERED_CHARS
+    kept = writing._agreed.cache_info().misses
+    answer = answered(answerer(), offer(section("audio", "0").replace("minptime=10;useinbandfec=1", endless)))
+    assert f"a=fmtp:111 {endless}" in part(answer.sdp, "0")
+    assert writing._agreed.cache_info().misses == kept
