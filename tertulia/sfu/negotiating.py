@@ -10,6 +10,7 @@ from livekit.protocol import models, rtc
 
 from tertulia.protocol.errors import PeerError, RequestError
 from tertulia.sfu import publishing, subscribing
+from tertulia.sfu.negotiation import Answer, Offer
 from tertulia.sfu.participant import LocalParticipant
 from tertulia.sfu.plane.api import Extension
 from tertulia.sfu.settings import MAX_PACE_NS, MIN_PACE_NS, NEGOTIATION_NS, PACE_NS
@@ -32,16 +33,21 @@ def on_offer(state: RoomState, local: LocalParticipant, description: rtc.Session
     state.plane.set_extensions(local.up.transport, answer.extensions)
     if local.single_connection:
         local.gives_feedback = Extension.TWCC in answer.extensions
-    message = rtc.SessionDescription(
-        type="answer", sdp=answer.sdp, id=description.id, mid_to_track_id=answer.mid_to_track_id
-    )
-    state.send(local, rtc.SignalResponse(answer=message))
+    response = rtc.SignalResponse()
+    _describe(response.answer, "answer", answer, description.id)
+    state.send(local, response)
     _trickle(state, local)
     publishing.settle(state, local, answer.published, matched)
     if local.single_connection:
         subscribing.settle(state, local, answer.down, answer.stopped, answer.unsupported)
         _pace(state, local, answer.sdp)
     state.renegotiate(local)
+
+
+def _describe(message: rtc.SessionDescription, kind: str, made: Answer | Offer, number: int) -> None:
+    """Into the message that is sent: a description made by itself would be copied there, and it is long."""
+    message.type, message.sdp, message.id = kind, made.sdp, number
+    message.mid_to_track_id.update(made.mid_to_track_id)
 
 
 def _trickle(state: RoomState, local: LocalParticipant) -> None:
@@ -129,10 +135,9 @@ def offer(state: RoomState, local: LocalParticipant) -> None:
     assert offerer is not None
     made = offerer.offer(local.down.parameters)
     local.offer_id += 1
-    message = rtc.SessionDescription(
-        type="offer", sdp=made.sdp, id=local.offer_id, mid_to_track_id=made.mid_to_track_id
-    )
-    state.send(local, rtc.SignalResponse(offer=message))
+    response = rtc.SignalResponse()
+    _describe(response.offer, "offer", made, local.offer_id)
+    state.send(local, response)
     _cancel_deadline(local)
     local.offer_deadline = state.agenda.at(state.after(NEGOTIATION_NS), lambda: _unanswered(state, local))
 
