@@ -7,6 +7,7 @@ left out, and simulcast fails without rid (wire contract G1).
 from functools import lru_cache
 
 from tertulia.protocol.sdp_attributes import MAX_EXTENSION_ID, ExtMap
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, is_usual
 from tertulia.sfu.negotiation.words import Kind
 from tertulia.sfu.plane.api import Extension
 
@@ -60,13 +61,18 @@ Settled = tuple[tuple[Extension, int], ...]
 """The number space of a bundle so far."""
 
 
-@lru_cache(maxsize=256)
 def accept(extmaps: tuple[ExtMap, ...], settled: Settled) -> tuple[tuple[ExtMap, ...], Settled]:
     """The extensions of one section that we take, and the number space of the bundle after it.
 
-    Where sections contradict each other the first one wins and the other goes without the extension. Remembered: the
-    sections of one offer say the same.
+    Where sections contradict each other the first one wins and the other goes without the extension.
     """
+    take = _accept if is_usual([extmap.uri for extmap in extmaps]) else _accept.__wrapped__
+    return take(extmaps, settled)
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _accept(extmaps: tuple[ExtMap, ...], settled: Settled) -> tuple[tuple[ExtMap, ...], Settled]:
+    """Remembered: the sections of one offer say the same."""
     numbers = dict(settled)
     taken: list[ExtMap] = []
     for extmap in extmaps:

@@ -14,11 +14,9 @@ from tertulia.protocol import sdp
 from tertulia.protocol.errors import PeerError
 from tertulia.protocol.sdp_attributes import ExtMap
 from tertulia.sfu.negotiation import extensions
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, MAX_REMEMBERED_CHARS
 from tertulia.sfu.negotiation.sections import Attributes, Common, SectionRead, read_section
 
-MAX_REMEMBERED = 256
-MAX_CHARS = 8_000
-"""Of a section; a video section of a browser has about 6,000."""
 MAX_LINES = 400
 
 _NEAR = 400
@@ -62,7 +60,7 @@ class Placeholder(NamedTuple):
 def find(piece: str, enabled: frozenset[str]) -> Placeholder | None:
     """None: this is not a placeholder, or not of the usual form."""
     at = piece.find(_MID)
-    if at < 0 or len(piece) > MAX_CHARS:
+    if at < 0 or len(piece) > MAX_REMEMBERED_CHARS:
         return None
     if not piece.startswith("application ") and piece.find("\r\na=recvonly", at) < 0:
         return None

@@ -20,6 +20,7 @@ from tertulia.protocol.sdp_attributes import (
 )
 from tertulia.sfu.negotiation import extensions
 from tertulia.sfu.negotiation.codecs import common_payloads
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, is_usual
 from tertulia.sfu.negotiation.words import Kind, Payload
 
 Attributes = dict[str, list[str]]
@@ -89,7 +90,7 @@ def read_section(
     stream_id, cid = _msid(one)
     ssrcs, rtx_ssrcs = _sources(one)
     is_media = usable and kind is not None
-    offered = _extmaps((*common.extmaps, *one.get("extmap", ()))) if is_media else ()
+    offered = _offered((*common.extmaps, *one.get("extmap", ()))) if is_media else ()
     extmaps, settled = extensions.accept(offered, settled)
     read = SectionRead(
         mid=mid,
@@ -112,7 +113,11 @@ def read_section(
     return read, offered, settled
 
 
-@lru_cache(maxsize=256)
+def _offered(lines: tuple[str, ...]) -> tuple[ExtMap, ...]:
+    return _extmaps(lines) if is_usual(lines) else _extmaps.__wrapped__(lines)
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
 def _extmaps(lines: tuple[str, ...]) -> tuple[ExtMap, ...]:
     """Remembered, as the payloads are: the sections of one offer say the same."""
     return tuple(parse_extmaps(lines))

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tertulia.protocol.sdp_attributes import ExtMap
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, is_usual
 from tertulia.sfu.negotiation.words import Kind, Payload
 from tertulia.sfu.transport.api import LocalParameters
 
@@ -13,10 +14,6 @@ MAX_MESSAGE_BYTES = 262_144
 """What our SCTP takes in one message; clients chunk at 64 kB or less."""
 DATA_PROTOCOL = "UDP/DTLS/SCTP"
 MEDIA_PROTOCOL = "UDP/TLS/RTP/SAVPF"
-
-MAX_REMEMBERED = 256
-MAX_REMEMBERED_CHARS = 8_000
-"""Of the parameters of a section's codecs; a browser's have about a thousand."""
 
 
 class Sender(NamedTuple):
@@ -102,8 +99,7 @@ class Alike:
         key = id(section.payloads), section.extmaps, section.kind, section.protocol, section.reduced_size
         found = self._known.get(key)
         if found is None:
-            is_usual = sum(len(payload.fmtp) for payload in section.payloads) <= MAX_REMEMBERED_CHARS
-            make = _agreed if is_usual else _agreed.__wrapped__
+            make = _agreed if is_usual([payload.fmtp for payload in section.payloads]) else _agreed.__wrapped__
             texts = make(section.kind, section.protocol, section.payloads, section.extmaps, section.reduced_size)
             found = self._known[key] = section, texts
         return found[1]

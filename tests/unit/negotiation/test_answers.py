@@ -6,7 +6,8 @@ import pytest
 from livekit.protocol import models
 
 from tertulia.protocol.sdp import parse
-from tertulia.sfu.negotiation import Payload, Preference, writing
+from tertulia.sfu.negotiation import Payload, Preference, codecs, extensions, sections, writing
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED_CHARS
 from tertulia.sfu.plane.api import Extension
 from tests.unit.negotiation.texts import (
     AUDIO,
@@ -244,8 +245,16 @@ def test_what_clients_of_one_make_are_answered_is_written_once() -> None:
 
 
 def test_a_codec_with_endless_parameters_is_answered_and_not_remembered() -> None:
-    endless = "x=" + "y" * writing.MAX_REMEMBERED_CHARS
-    kept = writing._agreed.cache_info().misses
+    endless = "x=" + "y" * MAX_REMEMBERED_CHARS
+    kept = [cache.cache_info().misses for cache in (writing._agreed, codecs._common_payloads)]
     answer = answered(answerer(), offer(section("audio", "0").replace("minptime=10;useinbandfec=1", endless)))
     assert f"a=fmtp:111 {endless}" in part(answer.sdp, "0")
-    assert writing._agreed.cache_info().misses == kept
+    assert [cache.cache_info().misses for cache in (writing._agreed, codecs._common_payloads)] == kept
+
+
+def test_extensions_with_endless_names_are_not_remembered() -> None:
+    kept = [cache.cache_info().misses for cache in (sections._extmaps, extensions._accept)]
+    endless = f"a=extmap:9 urn:{'x' * MAX_REMEMBERED_CHARS}\r\na=mid:0"
+    answer = answered(answerer(), offer(section("audio", "0").replace("a=mid:0", endless)))
+    assert "a=extmap:9" not in part(answer.sdp, "0")
+    assert [cache.cache_info().misses for cache in (sections._extmaps, extensions._accept)] == kept

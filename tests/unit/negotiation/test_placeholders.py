@@ -8,6 +8,7 @@ from tertulia.protocol import sdp
 from tertulia.protocol.errors import PeerError
 from tertulia.sfu.negotiation import codecs, placeholders
 from tertulia.sfu.negotiation.reading import Reader
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED_CHARS
 from tests.unit.negotiation import texts
 
 ENABLED = codecs.enabled_set(texts.CODECS)
@@ -56,7 +57,7 @@ def test_codecs_of_the_room_are_part_of_what_is_remembered() -> None:
         "a=candidate:1 1 udp 1 192.0.2.9 9 typ host",
         "a=rid:q send",
         "a=sendrecv",
-        "a=x:" + "y" * placeholders.MAX_CHARS,
+        "a=x:" + "y" * MAX_REMEMBERED_CHARS,
         "\r\n".join(["a=x"] * placeholders.MAX_LINES),
         "\r\n".join(["a=x:" + "y" * 100] * 20) + "\r\na=ice-pwd:far",
     ],
