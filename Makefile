@@ -9,7 +9,7 @@ ARGS ?=
 
 DIST := tertulia/node/pages/dist/index.html
 WEB_SOURCES := $(wildcard web/src/*) web/build.mjs web/index.html web/check.html web/icon.svg
-PLANE_SOURCES := $(filter-out tertulia/sfu/plane/compiled/%,$(wildcard tertulia/sfu/plane/*.py tertulia/sfu/plane/*.p[yx][xi]))
+PLANE_SOURCES := $(wildcard tertulia/sfu/plane/*.py tertulia/sfu/plane/*.p[yx][xi] tertulia/sfu/plane/compiled/*.pxd)
 
 .PHONY: help setup run web plane test check check-native fuzz unit sim interop test-long bench bench-cluster format clean
 
