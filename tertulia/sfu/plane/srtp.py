@@ -72,13 +72,11 @@ def pointer(of: Session) -> int:
 def session_keys(key: bytes) -> tuple[bytes, bytes]:
     """(encryption key, salt) of outgoing RTP from a master key and salt of the AES-GCM profile (RFC 3711 4.3.1, RFC
     7714 11: the 96-bit salt is filled up with zeros)."""
-    found = []
-    for label, length in ((0, 16), (2, 12)):
-        start = bytearray(key[16:28] + bytes(4))
-        start[7] ^= label
-        stream = Cipher(algorithms.AES(key[:16]), modes.CTR(bytes(start))).encryptor()
-        found.append(stream.update(bytes(length)))
-    return found[0], found[1]
+    starts = bytearray(2 * (key[16:28] + bytes(4)))  # labels 0 and 2; the latter's 12 bytes are in the first block too
+    starts[16 + 7] ^= 2
+    # the first block of a counter mode's stream is its start in a block of its own: one cipher serves both labels
+    blocks = Cipher(algorithms.AES(key[:16]), modes.ECB()).encryptor().update(starts)
+    return blocks[:16], blocks[16:28]
 
 
 @functools.cache
