@@ -7,6 +7,7 @@ ClientHello, so one lost datagram would cost a join a second or more.
 
 import contextlib
 import datetime
+import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu.plane.api import SrtpProfile
@@ -293,7 +295,7 @@ class DtlsEndpoint:
         """Handshake done: check the certificate, then hand out the keys (RFC 5764 4.2)."""
         certificate = self._ssl.get_peer_certificate()
         digest, values = self._expected or ("sha-256", frozenset())
-        if certificate is None or certificate.digest(digest.replace("-", "")).decode().upper() not in values:
+        if certificate is None or _fingerprint(certificate, digest) not in values:
             self._count("dtls_fingerprint_mismatch")
             self.phase = Phase.CONNECTED
             self.close()
@@ -357,6 +359,12 @@ class DtlsEndpoint:
             return bytes(self._ssl.bio_read(65536))
         except SSL.Error:
             return b""
+
+
+def _fingerprint(certificate: X509, digest: str) -> str:
+    """In the form of the SDP (RFC 8122 5)."""
+    der = dump_certificate(FILETYPE_ASN1, certificate)
+    return hashlib.new(digest.replace("-", ""), der).digest().hex(":").upper()
 
 
 def cut(records: bytes, limit_bytes: int) -> list[bytes]:

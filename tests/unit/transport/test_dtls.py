@@ -214,6 +214,17 @@ def test_the_strongest_known_hash_decides() -> None:
     assert line.connected
 
 
+@pytest.mark.parametrize("name", ["sha-256", "sha-384", "sha-512"])
+def test_every_hash_we_know_is_written_as_openssl_writes_it(name: str) -> None:
+    line = Line()
+    line.run(SECOND)
+    certificate = line.server._ssl.get_peer_certificate()
+    assert certificate is not None
+    line = Line(expect_client=[(name, certificate.digest(name.replace("-", "")).decode())])
+    line.run(SECOND)
+    assert line.connected
+
+
 def test_the_peer_that_never_answers_is_given_up() -> None:
     line = Line(lambda data: True)
     line.run(25 * SECOND)
