@@ -10,7 +10,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tertulia.protocol.errors import PeerError
 
@@ -71,8 +71,7 @@ class IntegrityKey:
         return mac.digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """A binding request or response whose form is right; whether it is authentic says `is_authentic`."""
 
     kind: int
