@@ -361,8 +361,13 @@ class TransportHub:
         self._arm()
 
     def _forget_timers(self) -> None:
-        """Entries of closed transports would keep them in memory until they are due."""
-        self._timers = [entry for entry in self._timers if entry[2].transport in self._transports]
+        """Entries of closed transports would keep them in memory until they are due; those that would wake in vain
+        would have every further close come here again."""
+        self._timers = [
+            (due, number, peer)
+            for due, number, peer in self._timers
+            if due == peer.scheduled and peer.transport in self._transports
+        ]
         heapq.heapify(self._timers)
         self._arm()
 

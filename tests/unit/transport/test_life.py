@@ -150,6 +150,22 @@ def test_checks_every_few_seconds_keep_a_transport(stage: Stage) -> None:
     assert len(stage.hub._timers) <= 8
 
 
+def test_timers_that_would_wake_in_vain_go_with_the_first_that_closes(stage: Stage) -> None:
+    """Else each of many that leave has all of them looked through again."""
+
+    async def story() -> None:
+        for _ in range(9):
+            stage.connect()
+            stage.check()
+            stage.shake_hands()
+            stage.transport, stage.local = stage.hub.open("RM_test")
+        assert len(stage.hub._timers) > 2 * 9
+        stage.hub.close(stage.transport)
+        assert len(stage.hub._timers) == 9
+
+    stage.loop.run_until_complete(story())
+
+
 def test_a_peer_that_never_comes_is_given_up(stage: Stage) -> None:
     async def story() -> None:
         await stage.at(100)  # an offer of ours may wait for its answer: that is the room's patience
