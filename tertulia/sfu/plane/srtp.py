@@ -93,7 +93,7 @@ def session_keys(key: bytes) -> tuple[bytes, bytes]:
     starts = bytearray(2 * (key[16:28] + bytes(4)))  # labels 0 and 2; the latter's 12 bytes are in the first block too
     starts[16 + 7] ^= 2
     # the first block of a counter mode's stream is its start in a block of its own: one cipher serves both labels
-    blocks = Cipher(algorithms.AES(key[:16]), modes.ECB()).encryptor().update(starts)
+    blocks = Cipher(algorithms.AES128(key[:16]), modes.ECB()).encryptor().update(starts)
     return blocks[:16], blocks[16:28]
 
 
