@@ -167,14 +167,17 @@ class BoundedSctp(RTCSctpTransport):
     async def _handle_data(self, data: bytes) -> None:
         """As the base does, but what is dropped whole (RFC 9260 6.8, 8.5) has a name; a ValueError is `malformed`."""
         _, _, tag, chunks = base.parse_packet(data)
-        begins = any(isinstance(chunk, base.InitChunk) for chunk in chunks)
+        begins = base.InitChunk in map(type, chunks)
         if begins and len(chunks) > 1:
             raise PeerError("INIT is not alone in its packet")
         if tag != (0 if begins else self._local_verification_tag):
             self._count("sctp_wrong_tag")
             return
         for chunk in chunks:
-            await self._receive_chunk(chunk)
+            if isinstance(chunk, base.DataChunk):  # most are, and the base would ask nothing else
+                await self._receive_data_chunk(chunk)
+            else:
+                await self._receive_chunk(chunk)
         if self._sack_needed and not self.ended:
             await self._send_sack()
 
