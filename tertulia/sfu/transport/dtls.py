@@ -46,7 +46,7 @@ CERTIFICATE_DAYS = 365
 _DTLS_1_2 = 0xFEFD
 _RECORD_HEADER_BYTES = 13
 _APPLICATION_DATA = 23
-_DIGESTS = ("sha-512", "sha-384", "sha-256")
+_DIGESTS = {"sha-512": hashlib.sha512, "sha-384": hashlib.sha384, "sha-256": hashlib.sha256}
 """Fingerprint hashes we check, strongest first (RFC 8122 5)."""
 
 _PROFILES = {
@@ -363,8 +363,7 @@ class DtlsEndpoint:
 
 def _fingerprint(certificate: X509, digest: str) -> str:
     """In the form of the SDP (RFC 8122 5)."""
-    der = dump_certificate(FILETYPE_ASN1, certificate)
-    return hashlib.new(digest.replace("-", ""), der).digest().hex(":").upper()
+    return _DIGESTS[digest](dump_certificate(FILETYPE_ASN1, certificate)).digest().hex(":").upper()
 
 
 def cut(records: bytes, limit_bytes: int) -> list[bytes]:
