@@ -111,7 +111,7 @@ def plane_budgets(seconds: float) -> tuple[list[Budget], str]:
     ]
     return budgets, (
         f"GSO: with / without {segmented / copy:.2f} (0.45 as the design says), bare datagrams and AES-GCM alone "
-        f"{lowest:.2f} (0.31 where it was written): docs/adr/0022-plane-budgets.md"
+        f"{lowest:.2f} (0.31 where it was written): docs/adr/0024-gso-budget.md"
     )
 
 
