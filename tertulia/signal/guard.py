@@ -6,8 +6,9 @@ RFC 9112 (HTTP/1.1), RFC 6455 (WebSocket).
 """
 
 import asyncio
-import struct
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
@@ -20,6 +21,7 @@ from websockets.http11 import Request
 from tertulia.protocol.machine import Nanos
 from tertulia.signal.counts import Counts, Drop
 from tertulia.signal.doorman import Doorman
+from tertulia.signal.frames import frame_of
 from tertulia.signal.http import CORS, TEXT
 from tertulia.signal.settings import DoorSettings
 
@@ -30,12 +32,15 @@ MAX_UNREAD_PONG_BYTES = 256 << 10
 ABORT = "tertulia.abort"
 """Name of the ASGI extension by which an application drops a WebSocket without waiting for the peer to read."""
 WRITE = "tertulia.write"
-"""Name of the ASGI extension that sends one message without a task, when the client has room for it."""
+"""Name of the ASGI extension that sends messages without a task, also several at once, when the client has room."""
+MAX_GATHERED_BYTES = 64 << 10
+"""So much at most waits to be sent together."""
 MAX_UNWANTED_BYTES = 4 << 20
 """So much of a body is discarded after its request was answered; more ends the connection."""
 CLOSE_S = 5.0
 """After a refusal the peer has so long to read it."""
-HANDSHAKE_HEADERS = frozenset({b"host", b"upgrade", b"connection"})
+MAX_HANDSHAKE_BYTES = 8 << 10
+"""One header of the WebSocket handshake."""
 
 
 class GuardedConfig(uvicorn.Config):
@@ -172,8 +177,8 @@ class GuardedHttp(HttpToolsProtocol):
     # ----------------------------------------------------------------------------------------- upgrade
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over. The WebSocket parser sees only what the handshake needs (RFC 6455 4.2.1): its
-        limits on lines and header count are narrower than a join request and its token."""
+        """Hand the connection over. The WebSocket parser sees none of the header, which has been parsed: its limits on
+        lines and header count are narrower than a join request and its token."""
         if self._refused:
             return
         try:
@@ -181,36 +186,19 @@ class GuardedHttp(HttpToolsProtocol):
         except UnicodeDecodeError:
             path = ""
         if not path or self.scope["method"] != "GET":
-            self._refuse(Drop.BAD_UPGRADE, 400, "not a WebSocket handshake")
-            return
+            return self._refuse(Drop.BAD_UPGRADE, 400, "not a WebSocket handshake")
+        headers = Headers()
+        for name, value in self.scope["headers"]:
+            if len(value) > MAX_HANDSHAKE_BYTES and name.startswith(b"sec-websocket-"):
+                return self._refuse(Drop.BAD_UPGRADE, 431, "a header of the WebSocket handshake is too long")
+            headers[name.decode("latin-1")] = value.decode("latin-1")
         self._header_done()
         self.connections.discard(self)
         protocol = GuardedWebSocket(config=self.config, server_state=self.server_state, app_state=self.app_state)
-        headers = self.scope["headers"]
-        protocol.handshake = Request(path, Headers([(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers]))
+        protocol.handshake = Request(path, headers)
         protocol.connection_made(self.transport)
-        lines = b"".join(
-            name + b": " + value + b"\r\n"
-            for name, value in headers
-            if name in HANDSHAKE_HEADERS or name.startswith(b"sec-websocket-")
-        )
-        protocol.data_received(b"GET / HTTP/1.1\r\n" + lines + b"\r\n")
+        protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")
         self.transport.set_protocol(protocol)
-        if not protocol.handshake_initiated:  # its parser refused a line
-            self.counts[Drop.BAD_UPGRADE] += 1
-            self.transport.write(b"".join(protocol.conn.data_to_send()))
-            self.transport.close()
-
-
-def frame_of(data: bytes | str) -> bytes:
-    """One unmasked, unfragmented frame of a server (RFC 6455 5.2)."""
-    first, payload = (0x82, data) if isinstance(data, bytes) else (0x81, data.encode())
-    size = len(payload)
-    if size < 126:
-        return struct.pack("!BB", first, size) + payload
-    if size < 1 << 16:
-        return struct.pack("!BBH", first, 126, size) + payload
-    return struct.pack("!BBQ", first, 127, size) + payload
 
 
 _NO_HANDSHAKE = Request("/", Headers())
@@ -233,6 +221,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._message_due: asyncio.TimerHandle | None = None
         self._control_second = 0
         self._control_frames = 0
+        self._gathered: bytearray | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._message_complete()
@@ -261,11 +250,22 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
-        if message["type"] == "websocket.accept":
-            self._forget_handshake()  # before uvicorn quotes all of it for a log line that is not written
+        if message["type"] == "websocket.accept" and not self.disconnected and not self.handshake_complete:
+            self._accept()
+            return
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # uvicorn forgets, and reports every refused upgrade as an error
+
+    def _accept(self) -> None:
+        """As uvicorn does, which quotes the whole request for a log line nobody writes, and sends the answer alone."""
+        self._forget_handshake()
+        if self.transport.is_closing():
+            return
+        self.handshake_complete = True
+        self.conn.send_response(self.response)
+        self._put(b"".join(self.conn.data_to_send()))
+        self.start_keepalive()
 
     def _forget_handshake(self) -> None:
         """A session lives for hours; its join request (20 kB, several times over) and its token need not."""
@@ -277,7 +277,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             # ASGI knows no way to drop a peer that does not read; the application's task has not run yet.
             self.scope["extensions"][ABORT] = {"abort": self.transport.abort}
-            self.scope["extensions"][WRITE] = {"write": self.write}
+            self.scope["extensions"][WRITE] = {"write": self.write, "together": self.together}
 
     def write(self, data: bytes | str) -> bool:
         """One whole message, now. False when it cannot be: the client is slow, or the connection not open; then
@@ -291,8 +291,28 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             or self.transport.is_closing()
         ):
             return False
-        self.transport.write(frame_of(data))
+        self._put(frame_of(data))
         return True
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent meanwhile leaves in one piece, the answer to the handshake too; await nothing that waits."""
+        self._gathered = bytearray()
+        try:
+            yield
+        finally:
+            gathered, self._gathered = self._gathered, None
+            if gathered and not self.transport.is_closing():
+                self.transport.write(gathered)
+
+    def _put(self, data: bytes) -> None:
+        if self._gathered is None:
+            self.transport.write(data)
+            return
+        self._gathered += data
+        if len(self._gathered) > MAX_GATHERED_BYTES:  # the transport says when the client has no room for more
+            self.transport.write(self._gathered)
+            self._gathered = bytearray()
 
     def handle_text(self, event: Frame) -> None:
         super().handle_text(event)

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import structlog
 from livekit.protocol import rtc
@@ -66,7 +67,9 @@ class SessionSocket:
         self._send = send
         extensions = scope["extensions"]
         self._abort: Callable[[], None] = extensions.get(ABORT, {}).get("abort", _nothing)
-        self._write_now: Callable[[bytes | str], bool] = extensions.get(WRITE, {}).get("write", _not_now)
+        writing = extensions.get(WRITE, {})
+        self._write_now: Callable[[bytes | str], bool] = writing.get("write", _not_now)
+        self._together: Callable[[], AbstractContextManager[None]] = writing.get("together", contextlib.nullcontext)
         now = monotonic()
         self.machine = SignalSession(now, time.time_ns() // MILLISECOND - now // MILLISECOND, counts, encoder)
         self._loop = asyncio.get_running_loop()
@@ -104,7 +107,7 @@ class SessionSocket:
         self._running = True
         self._arm()
         try:
-            with contextlib.suppress(OSError):  # the peer is gone already; the reader learns it
+            with contextlib.suppress(OSError), self._together():  # a peer that is gone already: the reader learns it
                 await self._send({"type": "websocket.accept"})
                 self._is_open = True
                 self._flush()

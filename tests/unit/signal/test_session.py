@@ -10,7 +10,7 @@ from websockets.frames import Frame, Opcode
 
 from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.signal.counts import Counts, Drop
-from tertulia.signal.guard import frame_of
+from tertulia.signal.frames import frame_of
 from tertulia.signal.session import (
     BURST_NS,
     END_AFTER_LEAVE_NS,
