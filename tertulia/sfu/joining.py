@@ -60,7 +60,7 @@ def join(state: RoomState, event: Join) -> None:
         state.counters["duplicate_identity"] += 1
         leaving.remove(state, old, Reason.DUPLICATE_IDENTITY)
     local = _enter(state, event, info)
-    state.send(local, rtc.SignalResponse(join=_join_response(state, local)))
+    state.send(local, _welcome(state, local))
     local.who.become(JOINED)
     state.changed(local.who, to_self=False, can_wait=True)
     local.deadline = state.agenda.at(state.after(JOIN_TIMEOUT_NS), lambda: _never_connected(state, local))
@@ -159,29 +159,28 @@ def _open_peer(state: RoomState, local: LocalParticipant) -> Peer:
     return Peer(transport, parameters)
 
 
-def _join_response(state: RoomState, local: LocalParticipant) -> rtc.JoinResponse:
-    """Wire contract 2.7 and 11.1."""
+def _welcome(state: RoomState, local: LocalParticipant) -> rtc.SignalResponse:
+    """Wire contract 2.7 and 11.1. Filled where it stands: a message given to another's constructor is copied."""
     server = server_info(state.node_id, state.region)
     who = local.who
-    me = models.ParticipantInfo()
-    me.CopyFrom(who.info)
-    me.state = JOINED
-    return rtc.JoinResponse(
-        room=state.info(),
-        participant=me,
-        other_participants=visible(state.members.values(), who),
-        server_version=server.version,
-        server_region=state.region,
-        server_info=server,
-        subscriber_primary=local.subscriber_primary,
-        fast_publish=who.info.permission.can_publish,
-        ping_interval=state.config.ping_interval_s,
-        ping_timeout=state.config.ping_timeout_s,
-        ice_servers=state.config.ice_servers,
-        client_configuration=models.ClientConfiguration(),
-        sif_trailer=state.sif_trailer,
-        enabled_publish_codecs=state.room.enabled_codecs,
-    )
+    response = rtc.SignalResponse()
+    welcome = response.join
+    welcome.room.CopyFrom(state.info())
+    welcome.participant.CopyFrom(who.info)
+    welcome.participant.state = JOINED
+    welcome.other_participants.extend(visible(state.members.values(), who))
+    welcome.server_version = server.version
+    welcome.server_region = state.region
+    welcome.server_info.CopyFrom(server)
+    welcome.subscriber_primary = local.subscriber_primary
+    welcome.fast_publish = who.info.permission.can_publish
+    welcome.ping_interval = state.config.ping_interval_s
+    welcome.ping_timeout = state.config.ping_timeout_s
+    welcome.ice_servers.extend(state.config.ice_servers)
+    welcome.client_configuration.SetInParent()
+    welcome.sif_trailer = state.sif_trailer
+    welcome.enabled_publish_codecs.extend(state.room.enabled_codecs)
+    return response
 
 
 def connected(state: RoomState, local: LocalParticipant) -> None:
