@@ -95,8 +95,10 @@ def permission(grant: VideoGrant) -> models.ParticipantPermission:
 
 
 def _sources(names: Iterable[str]) -> list[str]:
-    known = models.TrackSource.keys()
-    return [name.upper() for name in names if name.upper() in known]
+    return [name.upper() for name in names if name.upper() in _KNOWN_SOURCES]
+
+
+_KNOWN_SOURCES = frozenset(models.TrackSource.keys())
 
 
 class TokenError(RequestError):

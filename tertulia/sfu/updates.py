@@ -130,7 +130,10 @@ def _messages(infos: Sequence[models.ParticipantInfo]) -> Iterator[rtc.SignalRes
 
 
 def _message(infos: Sequence[models.ParticipantInfo]) -> rtc.SignalResponse:
-    return rtc.SignalResponse(update=rtc.ParticipantUpdate(participants=infos))
+    response = rtc.SignalResponse()
+    for info in infos:  # not by a constructor, which copies three times as slowly, and twice
+        response.update.participants.add().CopyFrom(info)
+    return response
 
 
 def full_update(infos: Sequence[models.ParticipantInfo]) -> list[rtc.SignalResponse]:

@@ -219,8 +219,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.close_timeout = self.settings.linger_s
         self._fragments = 0
         self._message_due: asyncio.TimerHandle | None = None
-        self._control_second = 0
-        self._control_frames = 0
+        self._control_second = self._control_frames = 0
         self._gathered: bytearray | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -258,12 +257,13 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             self.handshake_complete = True  # uvicorn forgets, and reports every refused upgrade as an error
 
     def _accept(self) -> None:
-        """As uvicorn does, which quotes the whole request for a log line nobody writes, and sends the answer alone."""
+        """As uvicorn does, which quotes the request for a log nobody writes, keeps the answer, and sends it alone."""
         self._forget_handshake()
         if self.transport.is_closing():
             return
         self.handshake_complete = True
         self.conn.send_response(self.response)
+        del self.response
         self._put(b"".join(self.conn.data_to_send()))
         self.start_keepalive()
 
