@@ -167,6 +167,7 @@ def test_the_pieces_of_a_text_are_what_the_whole_is(script: list[Any]) -> None:
 @example([([], [], False), ([("group", 0, 1)], [], False)])
 @example([([], [], False), ([("number", 0, 0)], [], False)])
 @example([([], [], False), ([("session", 0, 4)], [], False)])
+@example([([("session", 0, 19)], [(1, "a=sendrecv")], False)])
 def test_a_reader_that_remembers_reads_as_one_that_does_not(script: list[Any]) -> None:
     remembering = Reader(ENABLED)
     for text in offers(script):

@@ -151,7 +151,7 @@ class _Text:
     ) -> tuple[SectionRead, extensions.Settled]:
         """`settled`: the number space of the bundle before it, and after it."""
         if self._common is not common or self._bundled is not bundled:
-            if self._placeholder is not None and bundled and not common.extmaps:
+            if self._placeholder is not None and bundled and not common.extmaps and len(common.directions) < 2:
                 self._read, self._offered, settled = self._placeholder.read(settled)
             else:
                 self._read, self._offered, settled = read_section(
