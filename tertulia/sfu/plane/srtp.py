@@ -11,7 +11,6 @@ same around the latter for half as much again. Everything else stays libsrtp's.
 
 import ctypes
 import functools
-import threading
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -44,38 +43,21 @@ class NoPointers(Exception):
     """libsrtp cannot be called by address here; the text says what differs."""
 
 
-def _policy(srtp_profile: int, outbound: bool) -> Policy:
-    policy = Policy(
-        ssrc_type=Policy.SSRC_ANY_OUTBOUND if outbound else Policy.SSRC_ANY_INBOUND, srtp_profile=srtp_profile
-    )
-    policy.allow_repeat_tx = outbound
-    policy.window_size = OUTBOUND_WINDOW_PACKETS if outbound else WINDOW_PACKETS
-    return policy
-
-
-_POLICIES = {
-    (profile, outbound): _policy(srtp_profile, outbound)
-    for profile, (srtp_profile, _) in PROFILES.items()
-    for outbound in (False, True)
-}
-"""Made once, without a key: one is lent while a session is made, under the lock. libsrtp keeps nothing of a policy."""
-_policies_lock = threading.Lock()
-
-
 def session(profile: int, key: bytes, outbound: bool) -> Session:
     """A session for every SSRC of one direction. Raises ValueError for a profile or key length we do not speak."""
     if profile not in PROFILES:
         raise ValueError(f"SRTP profile {profile:#06x} is not supported")
-    length = PROFILES[profile][1]
+    srtp_profile, length = PROFILES[profile]
     if len(key) != length:
         raise ValueError(f"SRTP key and salt must be {length} bytes, not {len(key)}")
-    policy = _POLICIES[profile, outbound]
-    with _policies_lock:
-        policy.key = key
-        try:
-            return Session(policy=policy)
-        finally:
-            policy.key = None
+    policy = Policy(
+        key=key,
+        ssrc_type=Policy.SSRC_ANY_OUTBOUND if outbound else Policy.SSRC_ANY_INBOUND,
+        srtp_profile=srtp_profile,
+    )
+    policy.allow_repeat_tx = outbound
+    policy.window_size = OUTBOUND_WINDOW_PACKETS if outbound else WINDOW_PACKETS
+    return Session(policy=policy)
 
 
 def is_replay(error: Error) -> bool:

@@ -1,4 +1,4 @@
-"""Sessions of many transports made from shared policies: each has its own key, and no policy keeps one."""
+"""SRTP sessions: each has its own key, and the two directions their own rules."""
 
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -35,16 +35,3 @@ def test_directions_differ(profile: int) -> None:
     with pytest.raises(srtp.Error) as again:
         receiver.unprotect(protected)
     assert srtp.is_replay(again.value)
-
-
-def test_no_policy_keeps_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    srtp.session(srtp.GCM, bytes(28), outbound=True)
-
-    def fails(policy: Policy) -> Session:
-        assert policy.key is not None
-        raise srtp.Error("no memory")
-
-    monkeypatch.setattr(srtp, "Session", fails)
-    with pytest.raises(srtp.Error):
-        srtp.session(srtp.GCM, bytes(28), outbound=False)
-    assert [policy.key for policy in srtp._POLICIES.values()] == [None] * 4
