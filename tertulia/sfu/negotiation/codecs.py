@@ -16,7 +16,7 @@ from tertulia.protocol.sdp_attributes import (
     parse_formats,
     parse_rtpmaps,
 )
-from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, is_usual
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, remembering
 from tertulia.sfu.negotiation.words import Kind, Payload, Preference, Wanted
 
 OPUS = "audio/opus"
@@ -64,7 +64,7 @@ def common_payloads(
 ) -> tuple[Payload, ...]:
     """Codecs of an offered (or answered) section that we take, in the client's order."""
     rtpmaps, fmtps, feedback = (tuple(attributes.get(name, ())) for name in ("rtpmap", "fmtp", "rtcp-fb"))
-    read = _common_payloads if is_usual(formats, rtpmaps, fmtps, feedback) else _common_payloads.__wrapped__
+    read = remembering(_common_payloads, formats, rtpmaps, fmtps, feedback)
     return read(kind, tuple(formats), rtpmaps, fmtps, feedback, enabled)
 
 

@@ -7,7 +7,7 @@ left out, and simulcast fails without rid (wire contract G1).
 from functools import lru_cache
 
 from tertulia.protocol.sdp_attributes import MAX_EXTENSION_ID, ExtMap
-from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, is_usual
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, remembering
 from tertulia.sfu.negotiation.words import Kind
 from tertulia.sfu.plane.api import Extension
 
@@ -66,8 +66,7 @@ def accept(extmaps: tuple[ExtMap, ...], settled: Settled) -> tuple[tuple[ExtMap,
 
     Where sections contradict each other the first one wins and the other goes without the extension.
     """
-    take = _accept if is_usual([extmap.uri for extmap in extmaps]) else _accept.__wrapped__
-    return take(extmaps, settled)
+    return remembering(_accept, [extmap.uri for extmap in extmaps])(extmaps, settled)
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)

@@ -20,7 +20,7 @@ from tertulia.protocol.sdp_attributes import (
 )
 from tertulia.sfu.negotiation import extensions
 from tertulia.sfu.negotiation.codecs import common_payloads
-from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, is_usual
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, remembering
 from tertulia.sfu.negotiation.words import Kind, Payload
 
 Attributes = dict[str, list[str]]
@@ -90,7 +90,8 @@ def read_section(
     stream_id, cid = _msid(one)
     ssrcs, rtx_ssrcs = _sources(one)
     is_media = usable and kind is not None
-    offered = _offered((*common.extmaps, *one.get("extmap", ()))) if is_media else ()
+    lines = (*common.extmaps, *one.get("extmap", ())) if is_media else ()
+    offered = remembering(_extmaps, lines)(lines)
     extmaps, settled = extensions.accept(offered, settled)
     read = SectionRead(
         mid=mid,
@@ -111,10 +112,6 @@ def read_section(
         reduced_size="rtcp-rsize" in one,
     )
     return read, offered, settled
-
-
-def _offered(lines: tuple[str, ...]) -> tuple[ExtMap, ...]:
-    return _extmaps(lines) if is_usual(lines) else _extmaps.__wrapped__(lines)
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)

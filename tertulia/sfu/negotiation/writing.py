@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tertulia.protocol.sdp_attributes import ExtMap
-from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, is_usual
+from tertulia.sfu.negotiation.remembered import MAX_REMEMBERED, remembering
 from tertulia.sfu.negotiation.words import Kind, Payload
 from tertulia.sfu.transport.api import LocalParameters
 
@@ -99,7 +99,7 @@ class Alike:
         key = id(section.payloads), section.extmaps, section.kind, section.protocol, section.reduced_size
         found = self._known.get(key)
         if found is None:
-            make = _agreed if is_usual([payload.fmtp for payload in section.payloads]) else _agreed.__wrapped__
+            make = remembering(_agreed, [payload.fmtp for payload in section.payloads])
             texts = make(section.kind, section.protocol, section.payloads, section.extmaps, section.reduced_size)
             found = self._known[key] = section, texts
         return found[1]
