@@ -98,24 +98,21 @@ def _table(module: str, shown: str, figures: Path) -> str:
 
 def joins(_: Path) -> str:
     """`benchmarks.joins` as it prints it."""
-    from benchmarks.load.report import machine
-
-    load = os.getloadavg()[0]
-    told = subprocess.run([sys.executable, "-m", "benchmarks.joins"], capture_output=True, text=True, check=True)
-    return f"`python -m benchmarks.joins`\n\n{conditions(load, machine())}\n\n{told.stdout}"
+    return _told("-m", "benchmarks.joins")
 
 
 def where_time_goes(_: Path) -> str:
     """`benchmarks.profile` as it prints it, under loads of many small packets and of few large ones."""
+    return "\n".join(_told("-m", "benchmarks.profile", "--scenario", scenario) for scenario in PROFILED)
+
+
+def _told(*command: str) -> str:
+    """What a program of ours prints."""
     from benchmarks.load.report import machine
 
-    text = []
-    for scenario in PROFILED:
-        load = os.getloadavg()[0]
-        command = ("-m", "benchmarks.profile", "--scenario", scenario)
-        told = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
-        text.append(f"`python {' '.join(command)}`\n\n{conditions(load, machine())}\n\n{told.stdout}")
-    return "\n".join(text)
+    load = os.getloadavg()[0]
+    told = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+    return f"`python {' '.join(command)}`\n\n{conditions(load, machine())}\n\n{told.stdout}"
 
 
 OWN: dict[str, Callable[[Path], str]] = {BUDGETS: budgets, CLUSTER: cluster, JOINS: joins, PROFILE: where_time_goes}

@@ -12,19 +12,17 @@ joins a second a core that was halted in between makes every one of them dearer,
 import argparse
 import asyncio
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from OpenSSL import SSL
 
-from benchmarks.load import media
 from benchmarks.load.client import Role
 from benchmarks.load.fleet import Fleet
 from benchmarks.load.measure import usage
 from benchmarks.load.plan import Plan, Target, raise_file_limit
-from benchmarks.load.server import OwnServer
+from benchmarks.load.server import served
 from tertulia.sfu.plane import srtp
 from tertulia.sfu.plane.api import SrtpProfile
 from tertulia.sfu.transport.dtls import MTU_BYTES, DtlsIdentity
@@ -146,19 +144,12 @@ class Found:
 
 async def measure(per_second: float = BUSY_PER_SECOND, rounds: int = 3) -> Found:
     """Joins and bare handshakes by turns, so that both see the same machine; the first round warms up."""
-    server = OwnServer(module="tertulia")
-    with tempfile.TemporaryDirectory(prefix="tertulia-bench-") as folder:
-        clips = Path(folder) / "clips"
-        clips.write_bytes(media.encode({"opus"}, set()))
-        pairs = []
-        try:
-            target = await server.start()
-            for _ in range(rounds + 1):
-                join = await joined_ms(target, clips, per_second)
-                await asyncio.sleep(SETTLE_S)  # what their leaving costs is over
-                pairs.append((join, handshake_ms()))
-        finally:
-            await server.stop()
+    pairs = []
+    async with served({"opus"}, set()) as (target, clips):
+        for _ in range(rounds + 1):
+            join = await joined_ms(target, clips, per_second)
+            await asyncio.sleep(SETTLE_S)  # what their leaving costs is over
+            pairs.append((join, handshake_ms()))
     joins, bare = zip(*pairs[1:], strict=True)
     ratio = statistics.median(join / handshake for join, handshake in pairs[1:])
     return Found(statistics.median(joins), statistics.median(bare), ratio)

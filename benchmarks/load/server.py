@@ -10,8 +10,10 @@ import socket
 import sys
 import tempfile
 import urllib.request
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+from benchmarks.load import media
 from benchmarks.load.plan import PlanError, Target
 
 START_S = 30.0
@@ -128,3 +130,16 @@ def _python_path() -> str:
     """So that the child finds the same packages, wherever the bench was started."""
     root = str(Path(__file__).parents[2])
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH", "")])])
+
+
+@contextlib.asynccontextmanager
+async def served(codecs: set[str], rids: set[str], module: str = "tertulia") -> AsyncIterator[tuple[Target, Path]]:
+    """A server of our own that answers, and the media that workers send it."""
+    server = OwnServer(module=module)
+    with tempfile.TemporaryDirectory(prefix="tertulia-bench-") as folder:
+        clips = Path(folder) / "clips"
+        clips.write_bytes(media.encode(codecs, rids))
+        try:
+            yield await server.start(), clips
+        finally:
+            await server.stop()
