@@ -78,24 +78,11 @@ async def idle_kib() -> float:
 def plane_budgets(seconds: float) -> list[Budget]:
     """The plane alone, in this process."""
     sinks = [plane.udp() for _ in range(FAN_OUT)]
-    floor = plane.bare(sinks, seconds)
-    segmented_floor = plane.bare(sinks, seconds, plane.FRAME)
-    sealed = plane.protect_us(FAN_OUT, "sealed")
-    usual = asyncio.run(plane.ordinary(sinks, seconds))
-    load = (sinks, seconds, "compiled")
-    copy = plane.forwarding(*load, at_once=plane.BURST, per_second=plane.BUSY_PER_SECOND, gso=False)
-    segmented = plane.forwarding(*load, at_once=plane.FRAME, per_second=plane.BUSY_PER_SECOND, gso=True)
-    for sink in sinks:
-        sink.close()
-    lowest = (segmented_floor + sealed) / (floor + sealed)
-    return [
-        Budget(f"one copy, 1100 B, GCM, {FAN_OUT} subscribers / bare sendmmsg", copy / floor, 1.35),
-        Budget("the same with frames of 8 packets (GSO) / without", segmented / copy, 0.45),
-        Budget("that over the lowest possible, bare GSO and AES-GCM alone (ADR 24)", segmented / copy / lowest, 1.45),
-        Budget("ordinary aiortc sender / one copy", usual / copy, 2.5, at_least=True),
-        Budget("ordinary aiortc sender / one copy with GSO", usual / segmented, 6.0, at_least=True),
-        Budget("transport-cc feedback, per packet status", plane.feedback_ns(), 100.0, "ns"),
-    ]
+    try:
+        return plane.budgets(plane.copies(sinks, seconds), FAN_OUT)
+    finally:
+        for sink in sinks:
+            sink.close()
 
 
 def measure(seconds: float, console: Console) -> list[Budget]:

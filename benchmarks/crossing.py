@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from benchmarks.plane import BUSY_PER_SECOND, FRAME, KEY_BYTES, SSRC, publish, udp
+from benchmarks.plane import BUSY_PER_SECOND, FRAME, KEY_BYTES, SSRC, publish, ratio_of_turns, udp
 from tertulia.node.cluster.links import EXTENSIONS
 from tertulia.sfu.plane import open_plane
 from tertulia.sfu.plane.api import Address, Codec, Extension, LivePlane, SrtpProfile
@@ -26,11 +26,6 @@ NODES = 20
 TURN_S = 0.4
 REST_S = 0.03
 PROFILE = SrtpProfile.AEAD_AES_128_GCM
-
-
-def ratio_of_turns(turns: Sequence[tuple[float, float]]) -> float:
-    """Median of the second by the first of each pair: what disturbs the machine longer than a pair disturbs both."""
-    return statistics.median(second / first for first, second in turns)
 
 
 def subscriber_rows(plane: LivePlane, track: int, sinks: Sequence[socket.socket], key: bytes) -> list[int]:

@@ -4,11 +4,11 @@ import pytest
 
 from benchmarks.budget import Budget
 from benchmarks.cluster import MEMBERS, meetings, per_join_ms, per_packet_us
-from benchmarks.crossing import ratio_of_turns
 from benchmarks.load.measure import Mark, Usage
 from benchmarks.load.plan import PlanError
 from benchmarks.load.scenarios import Window
 from benchmarks.nodes import Between, window
+from benchmarks.plane import ratio_of_turns
 
 SECOND = 1_000_000_000
 
