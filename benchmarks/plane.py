@@ -118,23 +118,27 @@ def forwarding(
     subscribed(plane, track, sinks, key)
     plane.start()
     found: list[list[float]] = [[] for _ in gso]
-    for turn in range(TURNS + 1):
-        for figures, setting in zip(found, gso, strict=True):
-            if life == "compiled":
-                plane._native.set_gso(setting)  # type: ignore[attr-defined]
-            before, cpu = plane.totals()["packets_out"], time.process_time()
-            ours.send(int(seconds * per_second / 4) // at_once * at_once)
-            ours.recv()
-            time.sleep(0.05)
-            copies = plane.totals()["packets_out"] - before
-            if turn:  # the first warms up
-                figures.append((time.process_time() - cpu) / copies * 1e6)
-            plane.reports()
-    ours.send(0)
-    child.join()
-    totals = plane.totals()
-    plane.stop()
-    server.close()
+    try:
+        for turn in range(TURNS + 1):
+            for figures, setting in zip(found, gso, strict=True):
+                if life == "compiled":
+                    plane._native.set_gso(setting)  # type: ignore[attr-defined]
+                before, cpu = plane.totals()["packets_out"], time.process_time()
+                ours.send(int(seconds * per_second / 4) // at_once * at_once)
+                ours.recv()
+                time.sleep(0.05)
+                copies = plane.totals()["packets_out"] - before
+                if turn:  # the first warms up
+                    figures.append((time.process_time() - cpu) / copies * 1e6)
+                plane.reports()
+        totals = plane.totals()
+    except EOFError:
+        raise RuntimeError("the publisher ended without a word") from None
+    finally:
+        child.terminate()
+        child.join()
+        plane.stop()
+        server.close()
     if totals["drop_send_buffer"] or totals["send_errors"]:
         print(f"  (not sent: {totals['drop_send_buffer']}, errors: {totals['send_errors']})")
     return found

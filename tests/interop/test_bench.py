@@ -14,6 +14,7 @@ import pytest
 from livekit.protocol import models, rtc
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from benchmarks import plane
 from tests.interop.live import KEY, ROOT, SECRET, LiveServer
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
@@ -294,3 +295,8 @@ async def test_a_server_that_never_answers_is_given_up(false_server: Callable[[A
     status, said = await bench("--url", url, "--api-key", KEY, "--api-secret", SECRET, "--subscribers", "1")
     assert status == 1
     assert "within 15 s" in said or "more than 15 s" in said
+
+
+def test_a_publisher_that_ends_is_noticed() -> None:
+    with pytest.raises(RuntimeError, match="publisher ended"):  # asked for no packets it goes home
+        plane.forwarding([], 1.0, "interpreted", at_once=plane.FRAME, per_second=0)
