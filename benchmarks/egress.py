@@ -196,7 +196,7 @@ class Room:
     def leave(self) -> None: ...
 
 
-def person(index: int, kind: int, mime: str, hertz: int) -> TrackAvailable:
+def person(index: int, kind: models.TrackType, mime: str, hertz: int) -> TrackAvailable:
     who = models.ParticipantInfo(sid=f"PA_{index}", identity=f"p{index}", joined_at=index)
     track = models.TrackInfo(sid=f"TR_{index}_{kind}", type=kind, source=models.CAMERA)
     if kind == models.VIDEO:

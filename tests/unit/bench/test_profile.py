@@ -28,7 +28,7 @@ def test_stacks_of_a_script() -> None:
         ([("skip_iv_len_12_init_IV", "/x/_binding.abi3.so")], CIPHER),
         ([("evp_cipher_init_internal", "/x/_binding.abi3.so")], "libsrtp and libcrypto around AES"),
         ([("srtp_get_stream", "/x/_binding.abi3.so")], "libsrtp and libcrypto around AES"),
-        ([("munge_sent", "/x/sfu/plane/compiled/munge.cpython-311-x86_64-linux-gnu.so")], "data plane"),
+        ([("munge_sent", "/x/sfu/plane/compiled/decisions.cpython-311-x86_64-linux-gnu.so")], "data plane"),
         ([("native_emit", "/x/sfu/plane/native.cpython-311-x86_64-linux-gnu.so")], "data plane"),
         ([("memmove", "/usr/lib/libc.so.6")], "libc"),
         ([("_PyEval_EvalFrameDefault", "/usr/bin/python3.11")], "Python: signalling, rooms, estimation"),
