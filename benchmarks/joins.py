@@ -5,9 +5,9 @@
 A join is everything from the WebSocket's first byte to flowing audio (v1, one connection, data channels, one
 subscription), in a room of eleven that a hundred join; what forwarding costs meanwhile is taken off, what their arrival
 makes the server tell others afterwards is counted. The handshake is the server's half of DTLS-SRTP with nothing around
-it: a yardstick that gets slower and faster with the machine. Both go at full speed, as every cost of the plane is
-measured, so that their work is counted and not what a pause did to caches: with a few joins a second each of them is
-dearer, and so is a handshake after the same pause. --rates shows both.
+it: a yardstick that gets slower and faster with the machine. Both go at full speed, so that their work is counted and
+not what a pause did to caches: with a few joins a second each of them is dearer, and so is a handshake after the same
+pause. --rates shows both.
 """
 
 import argparse
