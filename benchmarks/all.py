@@ -79,7 +79,7 @@ def plane_budgets(seconds: float) -> list[Budget]:
     """The plane alone, in this process."""
     sinks = [plane.udp() for _ in range(FAN_OUT)]
     try:
-        return plane.budgets(plane.copies(sinks, seconds), FAN_OUT)
+        return plane.budgets(plane.costs(sinks, seconds), FAN_OUT)
     finally:
         for sink in sinks:
             sink.close()
@@ -95,11 +95,7 @@ def measure(seconds: float, console: Console) -> list[Budget]:
     say("the data plane alone")
     found = plane_budgets(seconds)
     say("delay through a server whose interpreter is half busy")
-    p90, p99 = asyncio.run(busy_delay_ms(seconds))
-    found += [
-        Budget("delay through the server, Python half busy, p90", p90, 0.5, "ms"),
-        Budget("delay through the server, Python half busy, p99", p99, 5.0, "ms"),
-    ]
+    found += plane.delay_budgets("server", *asyncio.run(busy_delay_ms(seconds)))
     say("joins")
     join = asyncio.run(joins.measure())
     found += [

@@ -4,18 +4,16 @@ Rows towards nodes are made as `sfu.giving` makes them, on links as `node.cluste
 a room's. Every sink is a bound socket nobody reads; CPU time of this process, user and system.
 """
 
-import multiprocessing
 import os
 import random
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from benchmarks.plane import BUSY_PER_SECOND, FRAME, KEY_BYTES, SSRC, publish, ratio_of_turns, udp
+from benchmarks.plane import BUSY_PER_SECOND, FRAME, KEY_BYTES, SSRC, published, ratio_of_turns, udp
 from tertulia.node.cluster.links import EXTENSIONS
 from tertulia.sfu.plane import open_plane
 from tertulia.sfu.plane.api import Address, Codec, Extension, LivePlane, SrtpProfile
@@ -59,24 +57,6 @@ def link_rows(plane: LivePlane, track: int, sinks: Sequence[socket.socket], key:
             )
         )
     return downs
-
-
-@contextmanager
-def published(server: socket.socket, key: bytes) -> Iterator[tuple[Connection, Address]]:
-    """A publisher in a child process, which sends as many packets as it is told."""
-    ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(
-        target=publish, args=(theirs, server.getsockname(), key, FRAME, BUSY_PER_SECOND), daemon=True
-    )
-    child.start()
-    try:
-        yield ours, Address(MEDIA, *ours.recv())
-        ours.send(0)
-        child.join()
-    finally:
-        if child.is_alive():
-            child.kill()
-            child.join()
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,9 +92,8 @@ def handshake_ms(per_second: float = FULL_SPEED) -> float:
     for _ in range(HANDSHAKES // 4):
         handshake(server, client)
     pause = 1 / per_second if per_second < FULL_SPEED else 0.0
-    count = HANDSHAKES if not pause else min(HANDSHAKES, int(PAUSING_S / pause))
     found = []
-    for _ in range(count):
+    for _ in range(max(1, min(HANDSHAKES, int(PAUSING_S * per_second)))):
         time.sleep(pause)
         found.append(handshake(server, client))
     return statistics.median(found) * 1e3
