@@ -281,7 +281,7 @@ def protect_us(subscribers: int, life: str) -> float:
     from tertulia.sfu.plane.compiled_life import chosen_supplier
     from tertulia.sfu.plane.native import Native
 
-    native = Native([], 0, chosen_supplier()[0])
+    native = Native([], 0, "" if life == "libsrtp" else chosen_supplier()[0])
     handles = list(range(1, subscribers + 1))
     for handle in handles:
         native.add_transport(handle, 0, 0)

@@ -1,4 +1,4 @@
-"""The plumbing, compiled: sockets, SRTP by function pointer (outgoing RTP under AES-GCM by `seal`), UDP GSO, one data thread per Port that never takes the GIL.
+"""The plumbing, compiled: sockets, SRTP by function pointer (AES-GCM by `seal` and `heard`), UDP GSO, one data thread per Port that never takes the GIL.
 
 All tables belong to one lock. A data thread receives a batch outside of it, decides, copies and encrypts under it, and
 sends outside of it: the system calls are nine tenths of the cost, so several Ports scale although the tables are shared,
@@ -18,6 +18,7 @@ from tertulia.sfu.plane.compiled.decisions cimport (
     remove_down, remove_track, remove_transport, remove_up, renumber, replay, rtcp, rtcp_acceptable, rtp, tick,
     want_layer,
 )
+from tertulia.sfu.plane.compiled.heard cimport *
 from tertulia.sfu.plane.compiled.memory cimport *
 from tertulia.sfu.plane.compiled.rows cimport Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
 from tertulia.sfu.plane.compiled.seal cimport *
@@ -79,8 +80,9 @@ cdef struct Link:                # a transport and what the plumbing knows of it
     int secure
     void* inbound
     void** outbound
-    void* seal                   # cipher context of outgoing RTP; NULL: libsrtp protects it
-    uint8_t salt[16]             # TP_SALT bytes of it
+    tp_keys sends                # no keys: libsrtp's sessions do it
+    tp_keys hears
+    tp_heard heard
     int downs_room
 
 cdef struct Group:               # a track and the length of its list
@@ -195,7 +197,11 @@ cdef void emit(Engine* e, Transport* t, int session, int n) noexcept nogil:
     cdef Link* link = <Link*> t
     if t.mode == M_NONE or not t.keyed:
         return
-    if link.secure and p.protect_rtcp(link.outbound[session], e.buf, &n):
+    if link.sends.rtp != NULL:
+        n = tp_seal_rtcp(&p.gcm, &link.sends, e.buf, n)
+    elif link.secure and p.protect_rtcp(link.outbound[session], e.buf, &n):
+        n = 0
+    if n == 0:
         e.drops[D_OVERSIZE] += 1
         return
     queue(p, link, n)
@@ -208,8 +214,8 @@ cdef void carry(Engine* e, Down* d, int as_rtx) noexcept nogil:
     cdef int n
     if link.row.mode == M_NONE or not link.row.keyed:
         return
-    if link.seal != NULL:
-        n = tp_seal(&p.gcm, link.seal, link.salt, &d.rtx_top if as_rtx else &d.top, WINDOW, e.buf, e.head, e.own,
+    if link.sends.rtp != NULL:
+        n = tp_seal(&p.gcm, &link.sends, &d.rtx_top if as_rtx else &d.top, WINDOW, e.buf, e.head, e.own,
                     e.ring + e.rest, e.more)
         if n == 0:
             e.drops[D_OVERSIZE] += 1
@@ -414,7 +420,9 @@ cdef void tap(Engine* e, Down* d, Up* u, int slot) noexcept nogil:
 cdef void forget(Engine* e, Transport* t, uint32_t ssrc) noexcept nogil:
     cdef Plumbing* p = <Plumbing*> e
     cdef Link* link = <Link*> t
-    if link.secure:
+    if link.hears.rtp != NULL:
+        tp_forget(&link.heard, ssrc)
+    elif link.secure:
         p.remove_stream(link.inbound, tp_swap(ssrc))
 
 
@@ -509,21 +517,28 @@ cdef void media(Plumbing* p, int64_t now, Link* link, uint8_t* data, int n) noex
     if not affordable(e, t, now):
         return
     if n >= 2 and 192 <= data[1] < 224:
-        if rtcp_acceptable(e, t, data, n) and plain(p, p.unprotect_rtcp, link, data, &n):
+        if rtcp_acceptable(e, t, data, n) and plain(p, 1, link, data, &n):
             rtcp(e, t, data, n, now)
-    elif acceptable(e, t, data, n, now) and plain(p, p.unprotect, link, data, &n):
+    elif acceptable(e, t, data, n, now) and plain(p, 0, link, data, &n):
         rtp(e, t, data, n, now)
 
 
-cdef int plain(Plumbing* p, srtp_call unprotect, Link* link, uint8_t* data, int* n) noexcept nogil:
-    cdef int status
-    if not link.secure:
+cdef int plain(Plumbing* p, int is_rtcp, Link* link, uint8_t* data, int* n) noexcept nogil:
+    cdef int status, again
+    if link.hears.rtp != NULL:
+        if is_rtcp:
+            status = tp_open_rtcp(&p.gcm, &link.hears, &link.heard, data, n)
+        else:
+            status = tp_open(&p.gcm, &link.hears, &link.heard, data, n)
+        again = status == TP_AGAIN
+    elif link.secure:
+        status = (p.unprotect_rtcp if is_rtcp else p.unprotect)(link.inbound, data, n)
+        again = status == 9 or status == 10  # srtp_err_status_replay_fail, srtp_err_status_replay_old
+    else:
         return 1
-    status = unprotect(link.inbound, data, n)
     if status == 0:
         return 1
-    # srtp_err_status_replay_fail 9, srtp_err_status_replay_old 10
-    p.e.drops[D_REPLAY if status == 9 or status == 10 else D_AUTHENTICATION] += 1
+    p.e.drops[D_REPLAY if again else D_AUTHENTICATION] += 1
     return 0
 
 
@@ -680,6 +695,7 @@ cdef void free_link(Link* link) noexcept nogil:
     tp_give(t.x, SENT * sizeof(Departure))
     free(t.downs)
     free(link.outbound)
+    tp_heard_free(&link.heard)
     tp_give(link, sizeof(Link))
 
 

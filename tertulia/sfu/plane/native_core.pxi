@@ -5,7 +5,7 @@
 cdef class Native:
     """`Core`, compiled. `sockets` are bound UDP sockets of all Ports in a row; without any it is the test mode, where
     datagrams go in by `step` and come out by `sent`, and time is what the last call said. `supplier`: one of
-    srtp.SUPPLIERS, whose AES-GCM outgoing RTP gets; "" is libsrtp's."""
+    srtp.SUPPLIERS, whose AES-GCM is used; "" is libsrtp's."""
 
     cdef Plumbing* p
     cdef Out* out
@@ -81,7 +81,7 @@ cdef class Native:
             free((<Group*> <uintptr_t> self.tracks[handle]).row.downs)
             free(<Group*> <uintptr_t> self.tracks[handle])
         for handle in list(self.links):
-            tp_seal_free(&p.gcm, (<Link*> <uintptr_t> self.links[handle]).seal)
+            self._drop_keys(<Link*> <uintptr_t> self.links[handle])
             free_link(<Link*> <uintptr_t> self.links[handle])
         free_notes(p.head)
         free_notes(p.sent_head)
@@ -208,7 +208,7 @@ cdef class Native:
         for i in range(count):
             link = <Link*> self._of(self.links, handles[i])
             links[i] = link
-            if link.seal == NULL:
+            if link.sends.rtp == NULL:
                 failed += 1
         self._enter()
         for k in range(0 if failed else times):
@@ -219,7 +219,7 @@ cdef class Native:
                 self.scratch[2] = (number >> 8) & 255
                 self.scratch[3] = number & 255
                 top = number
-                if not tp_seal(&p.gcm, link.seal, link.salt, &top, WINDOW, self.scratch, 12, 12, start + 12, size - 12):
+                if not tp_seal(&p.gcm, &link.sends, &top, WINDOW, self.scratch, 12, 12, start + 12, size - 12):
                     failed += 1
         self._leave()
         free(links)
@@ -233,8 +233,8 @@ cdef class Native:
         cdef const uint8_t* start
         cdef int64_t top = 0
         cdef int head, size, before
-        if link.seal == NULL:
-            raise ValueError("this transport is not sealed")
+        if link.sends.rtp == NULL:
+            raise ValueError("this transport is libsrtp's")
         sealed = []
         self._enter()
         for packet in packets:
@@ -245,10 +245,41 @@ cdef class Native:
                 head += 4 + 4 * (start[head + 2] << 8 | start[head + 3])
             before = min(head + own, size)
             memcpy(b, start, before)
-            size = tp_seal(&self.p.gcm, link.seal, link.salt, &top, WINDOW, b, head, before, start + before, size - before)
+            size = tp_seal(&self.p.gcm, &link.sends, &top, WINDOW, b, head, before, start + before, size - before)
             sealed.append(PyBytes_FromStringAndSize(<char*> b, size) if size else None)
         self._leave()
         return sealed
+
+    def seal_rtcp(self, handle, compounds):
+        """RTCP compounds as this transport would send them; None for one that is refused. For the self-test and tests."""
+        cdef Link* link = <Link*> self._of(self.links, handle)
+        cdef int size
+        if link.sends.rtp == NULL:
+            raise ValueError("this transport is libsrtp's")
+        sealed = []
+        self._enter()
+        for compound in compounds:
+            size = <int> min(len(compound), SLOT - 256)
+            memcpy(self.scratch, PyBytes_AsString(compound), size)
+            size = tp_seal_rtcp(&self.p.gcm, &link.sends, self.scratch, size)
+            sealed.append(PyBytes_FromStringAndSize(<char*> self.scratch, size) if size else None)
+        self._leave()
+        return sealed
+
+    def heard(self, handle, packets, int is_rtcp=0):
+        """What this transport makes of a peer's packets; None for one that is refused (the drops say why). For the
+        self-test and tests."""
+        cdef Link* link = <Link*> self._of(self.links, handle)
+        cdef int size, floor = 8 if is_rtcp else 12
+        plain_ones = []
+        self._enter()
+        for packet in packets:
+            size = <int> min(len(packet), SLOT)
+            memcpy(self.scratch, PyBytes_AsString(packet), size)
+            authentic = size >= floor and plain(self.p, is_rtcp, link, self.scratch, &size)
+            plain_ones.append(PyBytes_FromStringAndSize(<char*> self.scratch, size) if authentic else None)
+        self._leave()
+        return plain_ones
 
     # ---------------------------------------------------------------------------------------- test mode
 
@@ -330,7 +361,7 @@ cdef class Native:
         forget_place(self.p, NULL, 0, link)
         index_places(self.p)
         self._leave()
-        tp_seal_free(&self.p.gcm, link.seal)
+        self._drop_keys(link)
         free_link(link)
         del self.links[handle]
         self.seats.pop(handle, None)
@@ -340,21 +371,24 @@ cdef class Native:
         cdef Link* link = <Link*> self._of(self.links, handle)
         cdef uintptr_t inbound = 0
         cdef void** outbound
-        cdef void* seal = NULL
-        cdef const uint8_t* key
-        cdef const uint8_t* salt
+        cdef tp_keys sends
+        cdef tp_keys hears
         cdef int i
         if not profile and not self.p.memory:
             raise ValueError("no protection is for tests only")
+        if profile:  # before anything changes
+            srtp.check(profile, rx)
+            srtp.check(profile, tx)
         before = self.sessions.pop(handle, None)
-        if profile:
+        memset(&sends, 0, sizeof(tp_keys))
+        memset(&hears, 0, sizeof(tp_keys))
+        if self.supplier and profile == srtp.GCM:
+            self._take_keys(&sends, srtp.session_keys(tx))
+            self._take_keys(&hears, srtp.session_keys(rx))
+        elif profile:
             received = srtp.session(profile, rx, outbound=False)
             inbound = srtp.pointer(received)
             self.sessions[handle] = [profile, tx, received, srtp.session(profile, tx, outbound=True)]
-        session_key, session_salt = srtp.session_keys(tx) if profile == srtp.GCM else (b"", bytes(TP_SALT))
-        key, salt = session_key, session_salt
-        if self.supplier and profile == srtp.GCM:
-            seal = tp_seal_new(&self.p.gcm, key)
         self.seats[handle] = [0]
         # only this thread changes the list of rows
         cdef int* seats = <int*> calloc(link.row.n_downs + 1, sizeof(int))
@@ -365,8 +399,9 @@ cdef class Native:
         link.inbound = <void*> inbound
         link.secure = 1 if profile else 0
         link.outbound, outbound = outbound, link.outbound
-        link.seal, seal = seal, link.seal
-        memcpy(link.salt, salt, TP_SALT)
+        link.sends, sends = sends, link.sends
+        link.hears, hears = hears, link.hears
+        tp_heard_free(&link.heard)
         for i in range(link.row.n_downs):
             link.row.downs[i].session = seats[i]
             link.row.downs[i].top = 0
@@ -374,9 +409,24 @@ cdef class Native:
         link.row.keyed = 1
         self._leave()
         free(outbound)
-        tp_seal_free(&self.p.gcm, seal)
+        tp_keys_free(&sends, &self.p.gcm)
+        tp_keys_free(&hears, &self.p.gcm)
         free(seats)
         del before
+
+    cdef int _take_keys(self, tp_keys* keys, tuple found) except -1:
+        cdef const uint8_t* rtp = found[0]
+        cdef const uint8_t* rtp_salt = found[1]
+        cdef const uint8_t* rtcp = found[2]
+        cdef const uint8_t* rtcp_salt = found[3]
+        if not tp_keys_take(keys, &self.p.gcm, rtp, rtp_salt, rtcp, rtcp_salt):
+            tp_keys_free(keys, &self.p.gcm)
+            raise MemoryError
+        return 0
+
+    cdef void _drop_keys(self, Link* link) noexcept:
+        tp_keys_free(&link.sends, &self.p.gcm)
+        tp_keys_free(&link.hears, &self.p.gcm)
 
     cdef int _seat(self, handle) except -1:
         """The session for one more row; media and repair SSRC count. A new one is made when all are full."""
@@ -664,7 +714,9 @@ cdef class Native:
         remove_down(d)
         if not d.tap:
             link = <Link*> d.transport
-            if link.secure:
+            if link.sends.rtp != NULL:
+                tp_untell(&link.sends, d.ssrc)
+            elif link.secure:
                 self.p.remove_stream(link.outbound[d.session], tp_swap(d.ssrc))
                 if d.rtx_ssrc:
                     self.p.remove_stream(link.outbound[d.session], tp_swap(d.rtx_ssrc))

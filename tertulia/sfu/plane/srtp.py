@@ -4,9 +4,9 @@ One session serves one thread at a time (a lock in the plane sees to that) and f
 one, so rows beyond `SSRCS_PER_SESSION` get another session with the same key. Streams appear with the first packet of
 an SSRC and go only when removed.
 
-The compiled life protects outgoing RTP of the AES-GCM profile itself (RFC 7714), with the AES-GCM of Intel's
-multi-buffer crypto library, made for packets, or with that of the OpenSSL that libsrtp brings along: libsrtp does the
-same around the latter for half as much again. Everything else stays libsrtp's.
+The compiled life does the AES-GCM profile itself (RFC 7714), with the AES-GCM of Intel's multi-buffer crypto library,
+made for packets, or with that of the OpenSSL that libsrtp brings along: libsrtp does the same around the latter for
+half as much again. The other profile stays libsrtp's, and so does everything where neither is to be had.
 """
 
 import ctypes
@@ -31,11 +31,11 @@ CALLED_PER_PACKET = ("srtp_protect", "srtp_unprotect", "srtp_protect_rtcp", "srt
 SIGNATURE = "srtp_err_status_t(*)(struct srtp_ctx_t_ *, void *, int *)"
 REMOVE_SIGNATURE = "srtp_err_status_t(*)(struct srtp_ctx_t_ *, unsigned int)"
 EVP = (
-    *("EVP_CIPHER_CTX_new", "EVP_CIPHER_CTX_free", "EVP_EncryptInit_ex", "EVP_EncryptUpdate"),
-    *("EVP_EncryptFinal_ex", "EVP_CIPHER_CTX_get_params"),
+    *("EVP_CIPHER_CTX_new", "EVP_CIPHER_CTX_free", "EVP_CipherInit_ex", "EVP_CipherUpdate"),
+    *("EVP_CipherFinal_ex", "EVP_CIPHER_CTX_get_params", "EVP_CIPHER_CTX_set_params"),
 )
 SUPPLIERS = ("multi-buffer", "openssl")
-"""Of AES-GCM for outgoing RTP, the fastest first."""
+"""Of AES-GCM, the fastest first."""
 REPLAYED = ("replay check failed (bad index)", "replay check failed (index too old)")
 
 
@@ -45,19 +45,23 @@ class NoPointers(Exception):
 
 def session(profile: int, key: bytes, outbound: bool) -> Session:
     """A session for every SSRC of one direction. Raises ValueError for a profile or key length we do not speak."""
-    if profile not in PROFILES:
-        raise ValueError(f"SRTP profile {profile:#06x} is not supported")
-    srtp_profile, length = PROFILES[profile]
-    if len(key) != length:
-        raise ValueError(f"SRTP key and salt must be {length} bytes, not {len(key)}")
+    check(profile, key)
     policy = Policy(
         key=key,
         ssrc_type=Policy.SSRC_ANY_OUTBOUND if outbound else Policy.SSRC_ANY_INBOUND,
-        srtp_profile=srtp_profile,
+        srtp_profile=PROFILES[profile][0],
     )
     policy.allow_repeat_tx = outbound
     policy.window_size = OUTBOUND_WINDOW_PACKETS if outbound else WINDOW_PACKETS
     return Session(policy=policy)
+
+
+def check(profile: int, key: bytes) -> None:
+    """Raises ValueError for a profile we do not speak, or a key with salt that is too short or too long for it."""
+    if profile not in PROFILES:
+        raise ValueError(f"SRTP profile {profile:#06x} is not supported")
+    if len(key) != PROFILES[profile][1]:
+        raise ValueError(f"SRTP key and salt must be {PROFILES[profile][1]} bytes, not {len(key)}")
 
 
 def is_replay(error: Error) -> bool:
@@ -69,20 +73,23 @@ def pointer(of: Session) -> int:
     return int(ffi.cast("uintptr_t", of._srtp[0]))
 
 
-def session_keys(key: bytes) -> tuple[bytes, bytes]:
-    """(encryption key, salt) of outgoing RTP from a master key and salt of the AES-GCM profile (RFC 3711 4.3.1, RFC
-    7714 11: the 96-bit salt is filled up with zeros)."""
-    starts = bytearray(2 * (key[16:28] + bytes(4)))  # labels 0 and 2; the latter's 12 bytes are in the first block too
-    starts[16 + 7] ^= 2
-    # the first block of a counter mode's stream is its start in a block of its own: one cipher serves both labels
+def session_keys(key: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """(encryption key, salt) of RTP, then of RTCP, from a master key and salt of the AES-GCM profile (RFC 3711 4.3.1,
+    RFC 7714 11: the 96-bit salt is filled up with zeros). ValueError for one of another length."""
+    check(GCM, key)
+    labels = (0, 2, 3, 5)
+    starts = bytearray(len(labels) * (key[16:28] + bytes(4)))
+    for place, label in enumerate(labels):
+        starts[16 * place + 7] ^= label
+    # the first block of a counter mode's stream is its start in a block of its own: one cipher serves all labels
     blocks = Cipher(algorithms.AES128(key[:16]), modes.ECB()).encryptor().update(starts)
-    return blocks[:16], blocks[16:28]
+    return blocks[:16], blocks[16:28], blocks[32:48], blocks[48:60]
 
 
 @functools.cache
 def ciphers(supplier: str, built_for: str) -> tuple[int, ...]:
     """Addresses for the compiled life: a manager of the multi-buffer library and nothing else, or 0, OpenSSL's
-    AES-128-GCM and what creates, frees, begins, feeds, ends and asks a cipher context.
+    AES-128-GCM and what creates, frees, begins, feeds, ends, asks and tells a cipher context.
 
     `built_for`: the version whose layout the compiled life knows. Raises NoPointers when the supplier is not here.
     """
