@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 
 PLANE = "tertulia/sfu/plane"
 DECISIONS = ("codecs", "header", "template", "munge", "repair", "delay", "twcc", "statistics", "intake", "outflow")
-DECISIONS += ("rtcp", "upkeep", "tables")
+DECISIONS += ("rtcp", "upkeep", "tables", "consent")
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,

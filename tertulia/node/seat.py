@@ -81,6 +81,9 @@ class PlaneOfRoom(Generic[OwnerT]):
         self.attend = plane.attend
         self.send = plane.send
         self.send_rtcp = plane.send_rtcp
+        self.answer_checks = plane.answer_checks
+        self.last_check = plane.last_check
+        self.has_answered = plane.has_answered
         self.feed = plane.feed
         self.bind_rtx = plane.bind_rtx
         self.request_key_frame = plane.request_key_frame

@@ -239,15 +239,20 @@ def _username(value: bytes) -> str:
         raise PeerError("STUN USERNAME is not UTF-8") from None
 
 
-def _mapped(host: str, port: int, transaction: bytes) -> bytes:
-    """XOR-MAPPED-ADDRESS (RFC 8489 14.2)."""
+def address(host: str, port: int) -> bytes:
+    """An address as MAPPED-ADDRESS has it (RFC 8489 14.1)."""
     if ":" in host:
-        family, raw, mask = 2, socket.inet_pton(socket.AF_INET6, host.partition("%")[0]), _mask(transaction)
-    else:
-        family, raw, mask = 1, socket.inet_aton(host), MAGIC_COOKIE
-    size = len(raw)
-    xored = (int.from_bytes(raw, "big") ^ mask).to_bytes(size, "big")
-    return struct.pack("!HHBBH", XOR_MAPPED_ADDRESS, size + 4, 0, family, port ^ (MAGIC_COOKIE >> 16)) + xored
+        return struct.pack("!BBH", 0, 2, port) + socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return struct.pack("!BBH", 0, 1, port) + socket.inet_aton(host)
+
+
+def _mapped(host: str, port: int, transaction: bytes) -> bytes:
+    """XOR-MAPPED-ADDRESS (RFC 8489 14.2): the port masked by the cookie's first half, the address by cookie and
+    transaction."""
+    value = address(host, port)
+    mask = (MAGIC_COOKIE >> 16).to_bytes(2, "big") + MAGIC_COOKIE.to_bytes(4, "big") + transaction
+    masked = bytes(byte ^ by for byte, by in zip(value[2:], mask, strict=False))
+    return struct.pack("!HH", XOR_MAPPED_ADDRESS, len(value)) + value[:2] + masked
 
 
 def _parse_mapped(value: bytes, cookie_and_transaction: bytes) -> tuple[str, int]:

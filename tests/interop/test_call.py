@@ -90,7 +90,10 @@ async def test_chromium_and_python_for_a_while(server: LiveServer, make_sdk: Mak
         await tab.do("resetGaps")
     await cyd.do("reset")
     before = {"ann": await ann.do("state"), "ben": await ben.do("state")}
+    answered = await checks_answered(server)
     await asyncio.sleep(seconds)
+    # three connections with a check every 2.5 s or more often, none of which Python need hear of
+    assert await checks_answered(server) - answered >= seconds / 2.5
     after = {"ann": await ann.do("state"), "ben": await ben.do("state")}
     heard = await cyd.do("state")
 
@@ -112,6 +115,12 @@ async def test_chromium_and_python_for_a_while(server: LiveServer, make_sdk: Mak
     for viewer in ("ann", "ben"):
         new = after[viewer]["remote"]["cyd"]["video"]["framesDecoded"]
         assert new - before[viewer]["remote"]["cyd"]["video"]["framesDecoded"] >= 0.9 * heard["sent"] - 2
+
+
+async def checks_answered(server: LiveServer) -> float:
+    """By the data plane."""
+    metrics = await server.metrics()
+    return sum(value for name, value in metrics.items() if name.startswith('tertulia_plane_total{kind="checks"'))
 
 
 async def test_messages_between_javascript_and_python(server: LiveServer, make_sdk: MakeSdk, make_tab: MakeTab) -> None:

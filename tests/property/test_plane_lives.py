@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tertulia.protocol import stun
 from tertulia.protocol.machine import Nanos
 from tertulia.sfu.plane import srtp
 from tertulia.sfu.plane.api import Address, Codec, Extension, SrtpProfile
@@ -87,6 +88,8 @@ class Scenario:
         both.order("set_keys", transport, self.profile, rx, tx)
         both.order("allow", transport, address)
         both.order("select", transport, None if rng.random() < 0.1 else address)
+        if rng.random() < 0.9:
+            both.order("answer_checks", transport, f"ufrag{transport}", f"password{transport}")
         top = 40 if rng.random() < 0.2 else 14
         numbers = rng.sample(range(1, top + 1), 10)
         kinds = rng.sample(list(Extension), 10)
@@ -359,6 +362,31 @@ class Scenario:
             head = bytes([0x80 | rng.getrandbits(6), rng.getrandbits(8)]) + rng.randbytes(10)
             self.queue(address, session, head + one_byte({1: b"x"}) + rng.randbytes(30), "protect")
 
+    def check(self) -> None:
+        """A peer that keeps its consent alive; sometimes not quite."""
+        rng = self.rng
+        transport, address, _ = rng.choice(self.peers)
+        whole = rng.random() < 0.6
+        key = stun.IntegrityKey(f"password{transport}" if whole or rng.random() < 0.8 else "another")
+        name = f"ufrag{transport}" if whole or rng.random() < 0.8 else "ufrag"
+        extra = b"" if whole else rng.choice([b"", bytes.fromhex("c057000400000001"), bytes.fromhex("7f000000")])
+        data = stun.build_request(
+            rng.randbytes(12),
+            f"{name}:peer",
+            key,
+            priority=rng.getrandbits(31),
+            use_candidate=rng.random() < 0.3,
+            tie_breaker=rng.getrandbits(64),
+            extra=extra,
+        )
+        if not whole and rng.random() < 0.3:
+            data = self.mangled(data)
+        place = (address.socket, address.host, address.port + (0 if whole else rng.choice([0, 0, 1])))
+        for _ in range(rng.choice([1, 1, 2, 250])):
+            self.waiting.append((place, data))
+        self.both.order("has_answered", transport, rng.choice([data[8:20], rng.randbytes(12), b""]))
+        self.both.order("last_check", transport)
+
     def run(self, steps: int) -> None:
         rng = self.rng
         for _ in range(steps):
@@ -372,6 +400,8 @@ class Scenario:
                 self.change()
             elif roll < 0.9:
                 self.strange()
+            elif roll < 0.96:
+                self.check()
             self.both.now += rng.choice([0, 100_000, 1_000_000, 20_000_000, 20_000_000, 300_000_000])
             self.flush()
         self.figures()

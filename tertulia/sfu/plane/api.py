@@ -114,10 +114,8 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class UnboundSsrc:
-    """First authentic packets of an SSRC no up stream is bound to. At most `MAX_UNBOUND` per transport are kept.
-
-    The packets seen so far wait in a short queue and are replayed once `add_up` or `bind_rtx` names the SSRC.
-    """
+    """First authentic packets of an SSRC no up stream is bound to. At most `MAX_UNBOUND` per transport are kept; the
+    packets seen so far wait in a short queue and are replayed once `add_up` or `bind_rtx` names the SSRC."""
 
     transport: TransportId
     ssrc: int
@@ -156,10 +154,8 @@ class Usage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """Summary of congestion feedback of one peer about what we send to it, at most every 50 ms.
-
-    While all is well it may wait for as long as `attend` allows.
-    """
+    """Summary of congestion feedback of one peer about what we send to it, at most every 50 ms; while all is well, it
+    may wait for as long as `attend` allows."""
 
     transport: TransportId
     now: Nanos
@@ -285,6 +281,15 @@ class Plane(Protocol):
     def send(self, address: Address, data: bytes) -> None:
         """STUN or DTLS bytes, as they are."""
 
+    def answer_checks(self, transport: TransportId, ufrag: str, pwd: str) -> None:
+        """Answer, and do not report, checks from the selected address that need no decision (RFC 7675); "": none."""
+
+    def last_check(self, transport: TransportId) -> Nanos:
+        """When the last that was answered came, 0 for never."""
+
+    def has_answered(self, transport: TransportId, transaction: bytes) -> bool:
+        """It is one of the last 64 answered: whoever sends it from elsewhere has captured it."""
+
     def send_rtcp(self, transport: TransportId, data: bytes) -> None:
         """A plaintext compound RTCP packet; the plane protects it."""
 
@@ -366,8 +371,7 @@ class Plane(Protocol):
         """Audio windows of every up stream heard since the last call."""
 
     def totals(self) -> Mapping[str, int]:
-        """Node-wide counters: packets_in, bytes_in, packets_out, bytes_out, nacks_in, nacks_out, plis_in, plis_out,
-        retransmitted, gso_segments, send_errors, `drop_<name>` for every Drop; gauges transports, ups, downs, taps."""
+        """Node-wide counters (`orders.TOTALS`, `drop_<name>` for every Drop), gauges transports, ups, downs, taps."""
 
 
 class LivePlane(Plane, Protocol):

@@ -4,6 +4,7 @@
 """
 
 from typing import Any
+from zlib import crc32 as _crc32
 
 M32 = 0xFFFFFFFF
 M64 = 0xFFFFFFFFFFFFFFFF
@@ -54,6 +55,11 @@ def wr64(p: Bytes, o: int, v: int) -> None:
 def copy(d: Bytes, do: int, s: Bytes, so: int, n: int) -> None:
     """n bytes from s[so:] to d[do:]."""
     d[do : do + n] = s[so : so + n]
+
+
+def crc32(p: Bytes, n: int) -> int:
+    """Of p[:n], as in Ethernet and STUN."""
+    return _crc32(bytes(p[:n]))
 
 
 def int_of(v: int) -> int:

@@ -4,6 +4,7 @@ Used by the simulator (datagrams in memory, time by argument), by tests, and on 
 thread polls the sockets. Every public method takes one lock.
 """
 
+import hmac
 from collections import deque
 from collections.abc import Callable
 from threading import RLock
@@ -11,7 +12,8 @@ from typing import Any
 
 from pylibsrtp import Error, Session
 
-from tertulia.sfu.plane import intake, outflow, rtcp, sizes, srtp, tables, upkeep
+from tertulia.protocol import stun
+from tertulia.sfu.plane import consent, intake, outflow, rtcp, sizes, srtp, tables, upkeep
 from tertulia.sfu.plane.core import RawReport, RawTapPacket, UnknownHandle
 from tertulia.sfu.plane.rows import Departure, Down, Engine, Past, Rest, Seen, Track, Transport, Up
 from tertulia.sfu.plane.statistics import lost
@@ -33,6 +35,7 @@ from tertulia.sfu.plane.words import (
     M_FRAMES,
     M_NONE,
     M_UDP,
+    MAX_PASSWORD,
     MAX_UNBOUND,
     NOTE_BYTES,
     PENDING,
@@ -44,6 +47,7 @@ from tertulia.sfu.plane.words import (
     T_BYTES_IN,
     T_PACKETS_IN,
     T_SEND_ERRORS,
+    TRANSACTION,
     X_KINDS,
     X_NONE,
 )
@@ -64,6 +68,7 @@ class Link:
         self.inbound: Session | None = None
         self.outbound: list[Session] = []
         self.rows_of: list[int] = []
+        self.password = b""
 
 
 class Interpreted:
@@ -93,6 +98,7 @@ class Interpreted:
         e.report = self._report
         e.tap = self._tap
         e.forget = self._forget
+        e.digest = self._digest
 
     def now(self) -> int:
         return self._clock()
@@ -100,9 +106,10 @@ class Interpreted:
     # ------------------------------------------------------------------------------------------ the engine's hooks
 
     def _emit(self, e: Engine, t: Transport, session: int, n: int) -> None:
-        """Protect the RTCP packet that stands in the buffer and send it on its way."""
+        """Protect the RTCP packet that stands in the buffer and send it on its way; -1 for a session: as it is."""
         link = self._links[t.id]
-        self._send(e, link, bytes(e.buf[:n]), link.outbound[session].protect_rtcp if link.outbound else bytes)
+        as_is = session < 0 or not link.outbound
+        self._send(e, link, bytes(e.buf[:n]), bytes if as_is else link.outbound[session].protect_rtcp)
 
     def _carry(self, e: Engine, d: Down, as_rtx: int) -> None:
         """Complete the RTP packet that begins in the buffer, protect it and send it on its way."""
@@ -180,6 +187,8 @@ class Interpreted:
             e.drops[D_MALFORMED] += 1
             return
         link = self._by_place.get(place)
+        if data[0] < 4 and link is not None and self._answered(now, link, place, data):
+            return
         if data[0] < 4 or 20 <= data[0] < 64:
             self._post((R_DATAGRAM, link.row.id if link else 0, 0, data, place))
         elif not 128 <= data[0] < 192:
@@ -188,6 +197,13 @@ class Interpreted:
             e.drops[D_UNKNOWN_ADDRESS] += 1
         else:
             self._media(now, link, data)
+
+    def _answered(self, now: int, link: Link, place: Place, data: bytes) -> bool:
+        is_selected = link.row.mode == M_UDP and link.place == place
+        return is_selected and bool(consent.consent(self.engine, link.row, data, len(data), now))
+
+    def _digest(self, e: Engine, t: Transport, n: int) -> None:
+        e.note[:20] = hmac.digest(self._links[t.id].password, bytes(e.buf[:n]), "sha1")
 
     def _media(self, now: int, link: Link, data: bytes) -> None:
         e, t = self.engine, link.row
@@ -279,6 +295,26 @@ class Interpreted:
             link = self._link(handle)
             link.place = address
             link.row.mode = M_FRAMES if address is None else M_UDP
+            written = b"" if address is None else stun.address(address[1], address[2])
+            link.row.c_place[: len(written)] = written
+            link.row.c_place_len = len(written)
+
+    def answer_checks(self, handle: int, name: bytes, password: bytes) -> None:
+        with self.lock:
+            link = self._link(handle)
+            if len(name) > len(link.row.c_name) or len(password) > MAX_PASSWORD:
+                raise ValueError("too long for a user fragment or password")
+            link.row.c_name[: len(name)] = name
+            link.row.c_len = len(name)
+            link.password = password
+
+    def last_check(self, handle: int) -> int:
+        with self.lock:
+            return self._link(handle).row.c_at
+
+    def has_answered(self, handle: int, transaction: bytes) -> bool:
+        with self.lock:
+            return len(transaction) == TRANSACTION and bool(consent.was_answered(self._link(handle).row, transaction))
 
     def set_extensions(self, handle: int, ids: bytes) -> None:
         with self.lock:

@@ -14,9 +14,9 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from tertulia.sfu.plane.compiled.decisions cimport (
-    acceptable, add_down, add_track, add_transport, add_up, affordable, aim, attend, enable, fan_out, lost, name_ssrc,
-    remove_down, remove_track, remove_transport, remove_up, renumber, replay, rtcp, rtcp_acceptable, rtp, tick,
-    want_layer,
+    acceptable, add_down, add_track, add_transport, add_up, affordable, aim, attend, consent, enable, fan_out, lost,
+    name_ssrc, remove_down, remove_track, remove_transport, remove_up, renumber, replay, rtcp, rtcp_acceptable, rtp, tick,
+    want_layer, was_answered,
 )
 from tertulia.sfu.plane.compiled.heard cimport *
 from tertulia.sfu.plane.compiled.memory cimport *
@@ -30,6 +30,8 @@ from tertulia.sfu.plane.core import UnknownHandle
 
 ctypedef int (*srtp_call)(void* session, void* packet, int* length) noexcept nogil
 ctypedef int (*srtp_remove)(void* session, uint32_t ssrc) noexcept nogil
+ctypedef uint8_t* (*hmac_call)(const void* digest, const void* key, int key_size, const uint8_t* data, size_t n,
+                               uint8_t* to, unsigned int* size) noexcept nogil
 
 cdef enum:
     BATCH = 64
@@ -83,6 +85,8 @@ cdef struct Link:                # a transport and what the plumbing knows of it
     tp_keys sends                # no keys: libsrtp's sessions do it
     tp_keys hears
     tp_heard heard
+    char password[MAX_PASSWORD]  # of the checks in use
+    int password_len
     int downs_room
 
 cdef struct Group:               # a track and the length of its list
@@ -149,6 +153,8 @@ cdef struct Plumbing:            # the engine with everything around it
     srtp_call protect_rtcp
     srtp_call unprotect_rtcp
     srtp_remove remove_stream
+    hmac_call hmac
+    void* sha1
     tp_gcm gcm
 
 
@@ -192,12 +198,14 @@ cdef inline int64_t room(Out* o) noexcept nogil:
 
 
 cdef void emit(Engine* e, Transport* t, int session, int n) noexcept nogil:
-    """Protect the RTCP packet that stands at the end of the arena and queue it."""
+    """Protect the RTCP packet that stands at the end of the arena and queue it; -1 for a session: as it is."""
     cdef Plumbing* p = <Plumbing*> e
     cdef Link* link = <Link*> t
     if t.mode == M_NONE or not t.keyed:
         return
-    if link.sends.rtp != NULL:
+    if session < 0:
+        pass
+    elif link.sends.rtp != NULL:
         n = tp_seal_rtcp(&p.gcm, &link.sends, e.buf, n)
     elif link.secure and p.protect_rtcp(link.outbound[session], e.buf, &n):
         n = 0
@@ -426,6 +434,12 @@ cdef void forget(Engine* e, Transport* t, uint32_t ssrc) noexcept nogil:
         p.remove_stream(link.inbound, tp_swap(ssrc))
 
 
+cdef void digest(Engine* e, Transport* t, int n) noexcept nogil:
+    cdef Plumbing* p = <Plumbing*> e
+    cdef Link* link = <Link*> t
+    p.hmac(p.sha1, link.password, link.password_len, e.buf, n, e.note, NULL)
+
+
 # ------------------------------------------------------------------------------------------------ addresses
 
 cdef Link* whose(Plumbing* p, const tp_addr* place, int sock) noexcept nogil:
@@ -497,6 +511,8 @@ cdef void datagram(Plumbing* p, int64_t now, const tp_addr* place, int sock, uin
         e.drops[D_MALFORMED] += 1
         return
     link = whose(p, place, sock)
+    if data[0] < 4 and link != NULL and is_selected(link, place, sock) and consent(e, &link.row, data, n, now):
+        return
     if data[0] < 4 or 20 <= data[0] < 64:
         post(p, R_DATAGRAM, link.row.id if link != NULL else 0, 0, data, n, sock, place)
     elif data[0] < 128 or data[0] >= 192:
@@ -505,6 +521,10 @@ cdef void datagram(Plumbing* p, int64_t now, const tp_addr* place, int sock, uin
         e.drops[D_UNKNOWN_ADDRESS] += 1
     else:
         media(p, now, link, data, n)
+
+
+cdef int is_selected(Link* link, const tp_addr* place, int sock) noexcept nogil:
+    return link.row.mode == M_UDP and link.sock == sock and tp_same(&link.place, place)
 
 
 cdef void media(Plumbing* p, int64_t now, Link* link, uint8_t* data, int n) noexcept nogil:

@@ -51,6 +51,7 @@ cdef class Native:
         p.e.report = report
         p.e.tap = tap
         p.e.forget = forget
+        p.e.digest = digest
         index_places(p)
         use(p, self.out)
         protect, unprotect, protect_rtcp, unprotect_rtcp, remove_stream = srtp.functions()
@@ -64,6 +65,10 @@ cdef class Native:
         p.unprotect_rtcp = <srtp_call> call
         call = remove_stream
         p.remove_stream = <srtp_remove> call
+        call, sha1 = srtp.hmac_sha1()
+        p.hmac = <hmac_call> call
+        call = sha1
+        p.sha1 = <void*> call
         self.supplier = supplier
         if supplier:
             for i, address in enumerate(srtp.ciphers(supplier, MULTI_BUFFER)):
@@ -485,7 +490,39 @@ cdef class Native:
         link.place = place
         link.sock = sock
         link.row.mode = M_FRAMES if address is None else M_UDP
+        link.row.c_place_len = tp_stun_address(&place, link.row.c_place)
         self._leave()
+
+    def answer_checks(self, handle, bytes name, bytes password):
+        cdef Link* link = <Link*> self._of(self.links, handle)
+        cdef int size = <int> len(name)
+        if size > <int> sizeof(link.row.c_name) or len(password) > MAX_PASSWORD:
+            raise ValueError("too long for a user fragment or password")
+        self._enter()
+        memcpy(link.row.c_name, PyBytes_AsString(name), size)
+        memcpy(link.password, PyBytes_AsString(password), len(password))
+        link.row.c_len = size if self.p.sha1 != NULL else 0
+        link.password_len = <int> len(password)
+        self._leave()
+
+    def last_check(self, handle):
+        cdef Link* link = <Link*> self._of(self.links, handle)
+        cdef int64_t at
+        self._enter()
+        at = link.row.c_at
+        self._leave()
+        return at
+
+    def has_answered(self, handle, bytes transaction):
+        cdef Link* link = <Link*> self._of(self.links, handle)
+        cdef const uint8_t* start = transaction
+        cdef int answered
+        if len(transaction) != TRANSACTION:
+            return False
+        self._enter()
+        answered = was_answered(&link.row, start)
+        self._leave()
+        return bool(answered)
 
     def set_extensions(self, handle, bytes ids):
         cdef Link* link = <Link*> self._of(self.links, handle)

@@ -48,7 +48,7 @@ MAX_ADDRESSES = 16
 MAX_RTCP_BYTES = 1400
 TOTALS = (
     *("packets_in", "bytes_in", "packets_out", "bytes_out", "nacks_in", "nacks_out", "plis_in", "plis_out"),
-    *("retransmitted", "gso_segments", "send_errors"),
+    *("retransmitted", "gso_segments", "send_errors", "checks"),
 )
 FEEDBACK = struct.Struct("!10q")
 
@@ -136,6 +136,21 @@ class Orders:
 
     def attend(self, transport: TransportId, every_ns: int) -> None:
         self._try(self._core.attend, transport, every_ns)
+
+    def answer_checks(self, transport: TransportId, ufrag: str, pwd: str) -> None:
+        self._try(self._core.answer_checks, transport, f"{ufrag}:".encode() if ufrag else b"", pwd.encode())
+
+    def last_check(self, transport: TransportId) -> Nanos:
+        try:
+            return Nanos(self._core.last_check(transport))
+        except UnknownHandle:
+            return Nanos(0)
+
+    def has_answered(self, transport: TransportId, transaction: bytes) -> bool:
+        try:
+            return self._core.has_answered(transport, transaction)
+        except UnknownHandle:
+            return False
 
     def send(self, address: Address, data: bytes) -> None:
         self._core.send(address.socket, address.host, address.port, data)

@@ -94,18 +94,9 @@ class Transport:
     """One peer: what was negotiated, who sends here, what it owes and is owed."""
 
     __slots__ = (
-        "d_arrived",
-        "d_at",
-        "d_base",
-        "d_n",
-        "d_over_ns",
-        "d_point",
-        "d_sent",
-        "d_slot",
-        "d_smoothed_ms",
-        "d_threshold_ms",
-        "d_trend_ms",
-        "d_variation",
+        *("c_at", "c_count", "c_ids", "c_len", "c_n", "c_name", "c_place", "c_place_len", "c_since"),
+        *("d_arrived", "d_at", "d_base", "d_n", "d_over_ns", "d_point", "d_sent", "d_slot"),
+        *("d_smoothed_ms", "d_threshold_ms", "d_trend_ms", "d_variation"),
         "downs",
         "f_any",
         "f_at",
@@ -253,6 +244,15 @@ class Transport:
         self.rtt_ns = 0
         self.rr_due = 0
         self.sr_due = 0
+        self.c_name = bytearray(32)  # consent: our user fragment with its colon, as a check begins
+        self.c_len = 0  # 0: checks are the control side's
+        self.c_place = bytearray(20)  # the selected address as STUN writes it: 0, family, port, address
+        self.c_place_len = 0
+        self.c_at = 0  # the last check answered
+        self.c_n = 0  # how many were
+        self.c_ids = bytearray(768)  # transactions of the last 64
+        self.c_since = 0  # checks looked at since then
+        self.c_count = 0
 
 
 class Track:
@@ -610,6 +610,7 @@ class Engine:
     __slots__ = (
         "buf",
         "carry",
+        "digest",
         "drops",
         "due",
         "emit",
@@ -667,6 +668,7 @@ class Engine:
         self.report: Callable[..., None] = _unset
         self.tap: Callable[..., None] = _unset
         self.forget: Callable[..., None] = _unset
+        self.digest: Callable[..., None] = _unset
 
 
 def past_at(d: Down, sequence: int) -> Any:

@@ -135,6 +135,17 @@ def _openssl() -> tuple[int, ...]:
     return 0, cipher, *(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in called)
 
 
+def hmac_sha1() -> tuple[int, int]:
+    """Addresses of the HMAC of the OpenSSL that libsrtp brings along, and of its SHA-1; zeros when there are none."""
+    try:
+        openssl = ctypes.CDLL(_binding.__file__)
+        call, sha1 = openssl.HMAC, openssl.EVP_sha1
+    except (OSError, AttributeError):
+        return 0, 0
+    sha1.restype = ctypes.c_void_p
+    return ctypes.cast(call, ctypes.c_void_p).value or 0, sha1() or 0
+
+
 def functions() -> tuple[int, int, int, int, int]:
     """Addresses of srtp_protect, unprotect, protect_rtcp, unprotect_rtcp and remove_stream.
 

@@ -34,6 +34,7 @@ T_PLIS_OUT = 7
 T_RETRANSMITTED = 8
 T_GSO_SEGMENTS = 9
 T_SEND_ERRORS = 10
+T_CHECKS = 11
 TOTALS = 16
 
 # kinds of report
@@ -115,6 +116,9 @@ PAST_GROUPS = 64
 BASES = 40
 NOTE_BYTES = 4096
 RESENDS = 3
+TRANSACTION = 12
+CHECKS_KEPT = 64
+MAX_PASSWORD = 256
 PREFIX = 16
 """A payload's first bytes that a copy may have otherwise than the stored packet: one block of the cipher."""
 FLOOD_DROPS = 1000

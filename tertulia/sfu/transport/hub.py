@@ -192,7 +192,8 @@ class TransportHub:
             "ufrags": len(self._by_ufrag),
             "tcp_connections": self._listener.connections if self._listener is not None else 0,
         }
-        return {**self._counters, **gauges}
+        answered = self._plane.totals()["checks"]
+        return {**self._counters, "stun_checks": self._counters["stun_checks"] + answered, **gauges}
 
     # what comes from the network ----------------------------------------------------------------
 
@@ -259,7 +260,8 @@ class TransportHub:
         if peer is None:
             self._count("stun_unknown_ufrag")
             return None
-        self._guard(peer, lambda now: peer.handle_check(now, Check(path, request)), now)
+        check = Check(path, request, self._plane.has_answered(peer.transport, request.transaction))
+        self._guard(peer, lambda now: peer.handle_check(now, check), now)
         return peer
 
     def _dtls(self, now: Nanos, transport: TransportId, path: Path, data: bytes) -> None:

@@ -52,6 +52,8 @@ class Check:
 
     path: Path
     request: stun.Binding
+    was_answered: bool = False
+    """The data plane has answered this transaction on the path selected then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,14 @@ class IceAgent:
         """Every proven path, the one unheard for longest first."""
         return tuple(self._paths)
 
+    @property
+    def entrusted(self) -> tuple[str, str]:
+        """(ufrag, pwd) whose checks on the selected path the data plane may answer by itself, for nothing is to be
+        decided about them; empty while every check matters."""
+        if self.presence is not Presence.HEARD or not isinstance(self.selected, Address):
+            return "", ""
+        return self._generations[0].ufrag, self._generations[0].pwd
+
     def is_proven(self, path: Path) -> bool:
         return path in self._paths
 
@@ -208,6 +218,13 @@ class IceAgent:
         # last: on a short way the peer's DTLS follows at once, and its address must be known by then
         self._outputs.append(Reply(path, stun.build_success(request.transaction, path.host, path.port, generation.key)))
 
+    def heard(self, at: Nanos) -> None:
+        """The data plane answered a check on the selected path, the last one at this time (0: none yet)."""
+        if self.presence is Presence.HEARD and self.selected is not None and at > self._last_check:
+            self._last_check = at
+            self._paths[self.selected] = at
+            self._paths.move_to_end(self.selected)
+
     def wake(self, now: Nanos) -> None:
         due = self.next_wake()
         if due is None or now < due:
@@ -259,7 +276,8 @@ class IceAgent:
             self._count("stun_bad_integrity")
             return False
         transaction = check.request.transaction
-        if self._transactions.get(transaction, check.path) != check.path:
+        answered_for = self.selected if check.was_answered else check.path
+        if self._transactions.get(transaction, answered_for) != check.path:
             self._count("stun_replayed")
             return False
         if not self._checks.take(now):

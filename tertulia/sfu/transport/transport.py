@@ -98,6 +98,8 @@ class PeerTransport:
         self._dtls: DtlsEndpoint | None = None
         self._sctp: Association | None = None
         self._wanted: list[ChannelOptions] = []
+        self._entrusted = ("", "")
+        """Credentials whose checks the data plane answers."""
 
     # orders -------------------------------------------------------------------------------------
 
@@ -165,6 +167,7 @@ class PeerTransport:
     def handle_check(self, now: Nanos, check: Check) -> None:
         if self.stage is Stage.ENDED:
             return
+        self.ice.heard(self._plane.last_check(self.transport))
         self.ice.handle(now, check)
         self._drain(now)
 
@@ -192,7 +195,9 @@ class PeerTransport:
         if self._due is not None and now >= self._due:
             self.fail(now, "no DTLS handshake came" if self.ice.paths else "no connectivity check came")
             return
-        self.ice.wake(now)
+        if (due := self.ice.next_wake()) is not None and now >= due:
+            self.ice.heard(self._plane.last_check(self.transport))
+            self.ice.wake(now)
         if self._dtls is not None:
             self._dtls.wake(now)
         if self._sctp is not None:
@@ -272,6 +277,13 @@ class PeerTransport:
                 case PeerGone():
                     self.fail(now, "no connectivity check for 15 s")
         self._drain_dtls(now)
+        self._entrust()
+
+    def _entrust(self) -> None:
+        """Once there are keys, a peer that only says that it is still there is the data plane's."""
+        if self.stage is Stage.CONNECTED and self.ice.entrusted != self._entrusted:
+            self._entrusted = self.ice.entrusted
+            self._plane.answer_checks(self.transport, *self._entrusted)
 
     def _drain_dtls(self, now: Nanos) -> None:
         dtls = self._dtls

@@ -125,6 +125,18 @@ class WirePlane:
         if not self.loses(data):
             self._sockets[address.socket].sendto(data, (address.host, address.port))
 
+    def answer_checks(self, transport: TransportId, ufrag: str, pwd: str) -> None:
+        """Every check is the hub's here."""
+
+    def last_check(self, transport: TransportId) -> Nanos:
+        return Nanos(0)
+
+    def has_answered(self, transport: TransportId, transaction: bytes) -> bool:
+        return False
+
+    def totals(self) -> dict[str, int]:
+        return {"checks": 0}
+
     def feed(self, now: Nanos, transport: TransportId, data: bytes) -> None:
         self.fed.append((transport, data))
 

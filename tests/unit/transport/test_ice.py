@@ -284,3 +284,53 @@ def test_a_closed_tcp_path_gives_way_to_the_freshest_other(bench: Bench) -> None
     bench.agent.forget(THERE)
     bench.agent.forget(HERE)
     assert bench.agent.selected is None
+
+
+def test_checks_are_entrusted_while_the_peer_is_heard_on_udp(bench: Bench) -> None:
+    agent, tcp = bench.agent, TcpPath(1, "192.0.2.7", 5000)
+    assert agent.entrusted == ("", "")
+    bench.check(tcp)
+    assert agent.entrusted == ("", "")
+    bench.check(HERE, nominate=True)
+    assert agent.entrusted == ("ufragA", "A" * 24)
+    bench.wake_at(bench.now + ice.DISCONNECTED_NS)
+    assert agent.entrusted == ("", "")
+    bench.check()
+    assert agent.entrusted == ("ufragA", "A" * 24)
+
+
+def test_a_restart_is_entrusted_when_it_is_nominated(bench: Bench) -> None:
+    bench.check(nominate=True)
+    bench.agent.restart()
+    bench.check(generation="B")
+    assert bench.agent.entrusted == ("ufragA", "A" * 24)
+    bench.check(generation="B", nominate=True)
+    assert bench.agent.entrusted == ("ufragB", "B" * 24)
+
+
+def test_checks_answered_elsewhere_keep_the_peer_and_its_path(bench: Bench) -> None:
+    agent = bench.agent
+    bench.check(nominate=True)
+    bench.check(THERE)
+    bench.outputs()
+    began = bench.now
+    agent.heard(Nanos(began + 7 * SECOND))
+    assert agent.paths == (THERE, HERE)
+    assert bench.wake_at(began + ice.DISCONNECTED_NS) == []
+    assert agent.next_wake() == began + 7 * SECOND + ice.DISCONNECTED_NS
+    agent.heard(Nanos(began))  # an older one
+    assert agent.next_wake() == began + 7 * SECOND + ice.DISCONNECTED_NS
+    assert PeerSilent() in bench.wake_at(began + 7 * SECOND + ice.DISCONNECTED_NS)
+    agent.heard(Nanos(bench.now + 1))  # too late: the next one is told
+    assert agent.next_wake() == began + 7 * SECOND + ice.DISCONNECTED_NS + ice.FAILED_NS
+
+
+def test_a_check_answered_elsewhere_is_worth_nothing_from_another_address(bench: Bench) -> None:
+    bench.check(nominate=True)
+    bench.outputs()
+    data = stun.build_request(b"captured it!", "ufragA:peer", stun.IntegrityKey("A" * 24), use_candidate=True)
+    bench.agent.handle(bench.now, Check(THERE, stun.parse(data), was_answered=True))
+    assert bench.outputs() == []
+    assert bench.counts["stun_replayed"] == 1
+    bench.agent.handle(bench.now, Check(HERE, stun.parse(data), was_answered=True))
+    assert answered(bench.outputs()) == [HERE]

@@ -31,11 +31,14 @@ PATH = Address(0, "192.0.2.50", 5000)
 
 
 class SilentPlane:
-    """Keeps what is sent."""
+    """Keeps what is sent and ordered; what it answered is for the test to say."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.rows = 0
+        self.entrusted: list[tuple[str, str]] = []
+        self.checked = Nanos(0)
+        self.answered: set[bytes] = set()
 
     def add_transport(self, port: int = 0) -> TransportId:
         self.rows += 1
@@ -51,6 +54,18 @@ class SilentPlane:
     def select(self, transport: TransportId, address: Address | None) -> None: ...
 
     def set_keys(self, *_: object) -> None: ...
+
+    def answer_checks(self, transport: TransportId, ufrag: str, pwd: str) -> None:
+        self.entrusted.append((ufrag, pwd))
+
+    def last_check(self, transport: TransportId) -> Nanos:
+        return self.checked
+
+    def has_answered(self, transport: TransportId, transaction: bytes) -> bool:
+        return transaction in self.answered
+
+    def totals(self) -> dict[str, int]:
+        return {"checks": 7}
 
 
 class Stage:
@@ -260,3 +275,38 @@ def test_candidates_are_udp_first_and_never_doubled() -> None:
     assert len(set(priorities)) == len(lines) == 5
     mapped = candidates(endpoints, tcp, "203.0.113.80")
     assert [line.split()[4] for line in mapped] == ["203.0.113.80", "fd00::1", "203.0.113.80"]
+
+
+def test_checks_of_a_connected_peer_are_the_planes_and_taken_back_when_they_stop(stage: Stage) -> None:
+    async def story() -> None:
+        stage.connect()
+        stage.check()
+        assert stage.plane.entrusted == []  # no keys yet
+        stage.shake_hands()
+        mine = (stage.local.ufrag, stage.local.pwd)
+        assert stage.plane.entrusted == [mine]
+        await stage.at(9)
+        stage.plane.checked = Nanos(int((stage.start + 8.5) * 1e9))
+        await stage.at(19)
+        assert stage.plane.entrusted == [mine, ("", "")]
+        stage.check()
+        assert stage.plane.entrusted == [mine, ("", ""), mine]
+        await stage.at(20)
+
+    stage.loop.run_until_complete(story())
+    assert told(stage) == [(0, "TransportConnected"), (18.5, "TransportLost"), (19, "TransportRestored")]
+    assert stage.hub.totals()["stun_checks"] == 2 + 7
+
+
+def test_a_check_that_the_plane_answered_is_not_taken_from_another_address(stage: Stage) -> None:
+    async def story() -> None:
+        stage.connect()
+        stage.check()
+        stage.shake_hands()
+        key = stun.IntegrityKey(stage.local.pwd)
+        data = stun.build_request(b"captured it!", f"{stage.local.ufrag}:peer", key, use_candidate=True)
+        stage.plane.answered.add(b"captured it!")
+        stage.hub.on_report(stage.now, Datagram(Address(0, "198.51.100.66", 6), data, None))
+
+    stage.loop.run_until_complete(story())
+    assert stage.hub.totals()["stun_replayed"] == 1

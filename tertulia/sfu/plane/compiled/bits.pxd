@@ -2,6 +2,23 @@
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+cdef extern from * nogil:
+    """
+    static inline uint32_t tp_crc32(const uint8_t *p, int n) {
+        static const uint32_t of_half[16] = {
+            0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+            0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+        uint32_t c = 0xffffffffu;
+        int i;
+        for (i = 0; i < n; i++) {
+            c = of_half[(c ^ p[i]) & 15] ^ c >> 4;
+            c = of_half[(c ^ p[i] >> 4) & 15] ^ c >> 4;
+        }
+        return ~c;
+    }
+    """
+    uint32_t crc32 "tp_crc32" (const uint8_t* p, int n)
+
 
 cdef inline uint32_t rd16(const uint8_t* p, int o) noexcept nogil:
     return (<uint32_t> p[o] << 8) | p[o + 1]

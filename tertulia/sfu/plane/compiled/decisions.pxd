@@ -202,3 +202,30 @@ cdef void remove_up(Engine* e, Up* u) noexcept nogil
 cdef void enable(Track* tr, int enabled) noexcept nogil
 cdef void add_down(Down* d) noexcept nogil
 cdef void remove_down(Down* d) noexcept nogil
+
+# consent.py
+cdef int64_t COOKIE
+cdef int64_t REQUEST
+cdef int64_t SUCCESS
+cdef int64_t USERNAME
+cdef int64_t INTEGRITY
+cdef int64_t XOR_MAPPED
+cdef int64_t PRIORITY
+cdef int64_t NOMINATION
+cdef int64_t FINGERPRINT
+cdef int64_t CONTROLLED
+cdef int64_t CONTROLLING
+cdef int64_t FINGERPRINT_XOR
+cdef int64_t DIGEST
+cdef int64_t MAX_CHECK
+cdef int64_t CHECKS_PER_SECOND
+cdef int64_t CHECK_WINDOW_NS
+cdef int consent(Engine* e, Transport* t, const uint8_t* p, int n, int64_t now) noexcept nogil
+cdef int understood(Transport* t, const uint8_t* p, int n) noexcept nogil
+cdef int is_plain(int kind, int size) noexcept nogil
+cdef int names(Transport* t, const uint8_t* p, int o, int size) noexcept nogil
+cdef int seldom(Transport* t, int64_t now) noexcept nogil
+cdef int authentic(Engine* e, Transport* t, const uint8_t* p, int covered) noexcept nogil
+cdef void sign(Engine* e, Transport* t, int covered) noexcept nogil
+cdef int success(Engine* e, Transport* t, const uint8_t* p) noexcept nogil
+cdef int was_answered(Transport* t, const uint8_t* transaction) noexcept nogil

@@ -132,6 +132,15 @@ cdef struct Transport:
     int64_t rtt_ns
     int64_t rr_due
     int64_t sr_due
+    uint8_t c_name[32]
+    int c_len
+    uint8_t c_place[20]
+    int c_place_len
+    int64_t c_at
+    int64_t c_n
+    uint8_t c_ids[768]
+    int64_t c_since
+    int c_count
 
 
 cdef struct Track:
@@ -334,3 +343,4 @@ cdef struct Engine:
     void (*report)(Engine* e, int kind, uint32_t a, int64_t b, int n) noexcept nogil
     void (*tap)(Engine* e, Down* d, Up* u, int slot) noexcept nogil
     void (*forget)(Engine* e, Transport* t, uint32_t ssrc) noexcept nogil
+    void (*digest)(Engine* e, Transport* t, int n) noexcept nogil

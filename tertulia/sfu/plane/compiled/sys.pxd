@@ -77,6 +77,18 @@ cdef extern from * nogil:
         if (a->sa.sa_family == AF_INET6) { a->v6.sin6_flowinfo = 0; a->v6.sin6_scope_id = 0; a->words[3] &= 0xffffffffu; }
         else { memset(a->v4.sin_zero, 0, sizeof a->v4.sin_zero); a->words[2] = a->words[3] = 0; }
     }
+    /* the value of (XOR-)MAPPED-ADDRESS (RFC 8489 14.1), not masked; its length, 0 for no address */
+    static inline int tp_stun_address(const tp_addr *a, uint8_t *to) {
+        int six = a->sa.sa_family == AF_INET6;
+        uint16_t port = six ? a->v6.sin6_port : a->v4.sin_port;
+        if (!a->sa.sa_family) return 0;
+        to[0] = 0;
+        to[1] = six ? 2 : 1;
+        memcpy(to + 2, &port, 2);
+        if (six) memcpy(to + 4, &a->v6.sin6_addr, 16);
+        else memcpy(to + 4, &a->v4.sin_addr, 4);
+        return six ? 20 : 8;
+    }
     static inline uint64_t tp_hash(const tp_addr *a, uint64_t sock, uint64_t seed) {
         uint64_t h = seed ^ (sock * 0x9e3779b97f4a7c15ull);
         int i;
@@ -138,6 +150,7 @@ cdef extern from * nogil:
     uint16_t tp_port(const tp_addr* a)
     void tp_host(const tp_addr* a, char* out, int size)
     void tp_normal(tp_addr* a)
+    int tp_stun_address(const tp_addr* a, uint8_t* to)
     uint64_t tp_hash(const tp_addr* a, uint64_t sock, uint64_t seed)
     int tp_same(const tp_addr* a, const tp_addr* b)
     int tp_load(volatile int* p)

@@ -32,6 +32,7 @@ cdef enum:
     T_RETRANSMITTED = 8
     T_GSO_SEGMENTS = 9
     T_SEND_ERRORS = 10
+    T_CHECKS = 11
     TOTALS = 16
     R_DATAGRAM = 1
     R_OUTGOING = 2
@@ -98,5 +99,8 @@ cdef enum:
     BASES = 40
     NOTE_BYTES = 4096
     RESENDS = 3
+    TRANSACTION = 12
+    CHECKS_KEPT = 64
+    MAX_PASSWORD = 256
     PREFIX = 16
     FLOOD_DROPS = 1000
