@@ -1,4 +1,5 @@
-"""The plumbing, compiled: sockets, SRTP by function pointer (AES-GCM by `seal` and `heard`), UDP GSO, one data thread per Port that never takes the GIL.
+"""The plumbing, compiled: sockets, SRTP by function pointer (AES-GCM by `seal` and `heard`), UDP GSO and GRO, one data
+thread per Port that never takes the GIL.
 
 All tables belong to one lock. A data thread receives a batch outside of it, decides, copies and encrypts under it, and
 sends outside of it: the system calls are nine tenths of the cost, so several Ports scale although the tables are shared,
@@ -36,6 +37,7 @@ ctypedef uint8_t* (*hmac_call)(const void* digest, const void* key, int key_size
 cdef enum:
     BATCH = 64
     SLOT = 2048
+    LONGEST = 65536              # of a received message: one datagram, or several of one sender
     MESSAGES = 128
     ARENA = MESSAGES * SLOT
     SEGMENTS = 60
@@ -588,14 +590,83 @@ cdef struct Intake:              # scratch of one data thread
     uint8_t* arena
     mmsghdr* messages
     iovec* parts
+    char* controls
     tp_addr* places
+
+
+cdef void new_intake(Intake* b) noexcept nogil:
+    cdef int i
+    b.arena = <uint8_t*> malloc(BATCH * LONGEST)  # never cleared: short messages touch the first page of a slot only
+    b.messages = <mmsghdr*> calloc(BATCH, sizeof(mmsghdr))
+    b.parts = <iovec*> calloc(BATCH, sizeof(iovec))
+    b.controls = <char*> calloc(BATCH, TP_CONTROL)
+    b.places = <tp_addr*> calloc(BATCH, sizeof(tp_addr))
+    for i in range(BATCH):
+        b.parts[i].iov_base = b.arena + i * LONGEST
+        b.parts[i].iov_len = LONGEST
+        b.messages[i].msg_hdr.msg_iov = &b.parts[i]
+        b.messages[i].msg_hdr.msg_iovlen = 1
+        b.messages[i].msg_hdr.msg_name = &b.places[i]
+
+
+cdef void free_intake(Intake* b) noexcept nogil:
+    free(b.arena)
+    free(b.messages)
+    free(b.parts)
+    free(b.controls)
+    free(b.places)
 
 
 cdef int receive_batch(Plumbing* p, Intake* b, int sock) noexcept nogil:
     cdef int i
     for i in range(BATCH):
+        # the kernel wrote over what it was told
         b.messages[i].msg_hdr.msg_namelen = sizeof(tp_addr)
+        b.messages[i].msg_hdr.msg_control = b.controls + i * TP_CONTROL
+        b.messages[i].msg_hdr.msg_controllen = TP_CONTROL
     return recvmmsg(p.fds[sock], b.messages, BATCH, MSG_DONTWAIT, NULL)
+
+
+cdef void begin(Plumbing* p, Out* o, int64_t now) noexcept nogil:
+    """Take the lock for a batch; a fan-out that another thread interrupted comes first."""
+    lock(p)
+    use(p, o)
+    serve(p, o)
+    p.e.now = now
+
+
+cdef void finish(Plumbing* p, Out* o) noexcept nogil:
+    """Fan out the batch, give the lock back and send."""
+    serve(p, o)
+    settle(p, o)
+    unlock(p)
+    flush(p, o)
+
+
+cdef void take(Plumbing* p, Intake* b, Out* o, int sock, int n) noexcept nogil:
+    """n messages, each one datagram or several of one sender (UDP GRO): all but the last of those are equally long."""
+    cdef int64_t now = tp_now()
+    cdef int i, at, size, part, whole, taken = 0
+    begin(p, o, now)
+    for i in range(n):
+        tp_normal(&b.places[i])
+        whole = <int> b.messages[i].msg_len
+        size = tp_coalesced(&b.messages[i].msg_hdr)
+        if size == 0:
+            size = whole
+        at = 0
+        while True:  # an empty datagram is one, too
+            if taken == BATCH:  # a track can note no more before they are fanned out
+                finish(p, o)
+                begin(p, o, now)
+                taken = 0
+            part = min(size, whole - at, <int> SLOT)
+            datagram(p, now, &b.places[i], sock, b.arena + i * LONGEST + at, part)
+            taken += 1
+            at += size
+            if at >= whole:
+                break
+    finish(p, o)
 
 
 cdef void run_port(Plumbing* p, int first, int count, int wake) noexcept nogil:
@@ -607,17 +678,9 @@ cdef void run_port(Plumbing* p, int first, int count, int wake) noexcept nogil:
     cdef int64_t now
     cdef uint64_t scratch
     tp_short_turns()
-    b.arena = <uint8_t*> calloc(BATCH, SLOT)
-    b.messages = <mmsghdr*> calloc(BATCH, sizeof(mmsghdr))
-    b.parts = <iovec*> calloc(BATCH, sizeof(iovec))
-    b.places = <tp_addr*> calloc(BATCH, sizeof(tp_addr))
-    for i in range(BATCH):
-        b.parts[i].iov_base = b.arena + i * SLOT
-        b.parts[i].iov_len = SLOT
-        b.messages[i].msg_hdr.msg_iov = &b.parts[i]
-        b.messages[i].msg_hdr.msg_iovlen = 1
-        b.messages[i].msg_hdr.msg_name = &b.places[i]
+    new_intake(&b)
     for i in range(count):
+        tp_coalesce(p.fds[first + i])
         fds[i].fd = p.fds[first + i]
         fds[i].events = POLLIN
     fds[count].fd = wake
@@ -631,20 +694,8 @@ cdef void run_port(Plumbing* p, int first, int count, int wake) noexcept nogil:
             if ready <= 0 or not fds[k].revents:
                 continue
             n = receive_batch(p, &b, first + k)
-            if n <= 0:
-                continue
-            now = tp_now()
-            lock(p)
-            use(p, o)
-            serve(p, o)
-            p.e.now = now
-            for i in range(n):
-                tp_normal(&b.places[i])
-                datagram(p, now, &b.places[i], first + k, b.arena + i * SLOT, b.messages[i].msg_len)
-            serve(p, o)
-            settle(p, o)
-            unlock(p)
-            flush(p, o)
+            if n > 0:
+                take(p, &b, o, first + k, n)
         now = tp_now()
         lock(p)
         use(p, o)
@@ -661,10 +712,7 @@ cdef void run_port(Plumbing* p, int first, int count, int wake) noexcept nogil:
         settle(p, o)
         unlock(p)
         flush(p, o)
-    free(b.arena)
-    free(b.messages)
-    free(b.parts)
-    free(b.places)
+    free_intake(&b)
     free_out(o)
 
 

@@ -18,10 +18,11 @@ GCM = SrtpProfile.AEAD_AES_128_GCM
 class Stage:
     """A compiled plane with a publisher on its first Port."""
 
-    def __init__(self, ports: int = 1) -> None:
+    def __init__(self, ports: int = 1, *, started: bool = True) -> None:
         self.servers = [udp() for _ in range(ports)]
         self.plane: LivePlane = compiled.Compiled([[server] for server in self.servers], Random(5))
-        self.plane.start()
+        if started:
+            self.plane.start()
         self.alice = Peer(self.plane, GCM, self.servers[0])
         self.track = self.plane.add_track(Codec.VP8, 90000)
         self.plane.add_up(self.track, self.alice.transport, 0x1000, 0, payload_type=96, nack=True, twcc=False)

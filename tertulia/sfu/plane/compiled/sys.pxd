@@ -1,4 +1,4 @@
-# What the plumbing needs of Linux: batched datagrams, UDP GSO (udp(7)), a mutex, eventfd, a clock.
+# What the plumbing needs of Linux: batched datagrams, UDP GSO and GRO (udp(7)), a mutex, eventfd, a clock.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from * nogil:
@@ -22,6 +22,9 @@ cdef extern from * nogil:
     #ifndef UDP_SEGMENT
     #define UDP_SEGMENT 103
     #endif
+    #ifndef UDP_GRO
+    #define UDP_GRO 104
+    #endif
     #ifndef SOL_UDP
     #define SOL_UDP 17
     #endif
@@ -39,6 +42,22 @@ cdef extern from * nogil:
         c->cmsg_type = UDP_SEGMENT;
         c->cmsg_len = CMSG_LEN(sizeof(uint16_t));
         memcpy(CMSG_DATA(c), &size, sizeof size);
+    }
+    /* From now on datagrams of one sender may come as one message; a kernel before 5.0 refuses, and they never do */
+    static inline void tp_coalesce(int fd) {
+        int on = 1;
+        setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on);
+    }
+    /* The length of each datagram of a received message but the last; 0: it is a single one */
+    static inline int tp_coalesced(struct msghdr *m) {
+        struct cmsghdr *c;
+        int size;
+        for (c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+            if (c->cmsg_level != SOL_UDP || c->cmsg_type != UDP_GRO) continue;
+            memcpy(&size, CMSG_DATA(c), sizeof size);
+            return size > 0 ? size : 0;
+        }
+        return 0;
     }
     static inline int64_t tp_now(void) {
         struct timespec t;
@@ -143,6 +162,8 @@ cdef extern from * nogil:
     int errno
     int TP_CONTROL
     void tp_segment(msghdr* m, char* control, uint16_t size)
+    void tp_coalesce(int fd)
+    int tp_coalesced(msghdr* m)
     int64_t tp_now()
     void tp_short_turns()
     unsigned int tp_length(const tp_addr* a)
