@@ -1,7 +1,8 @@
 """Mutated packets through the whole receive path of both planes, for a bounded time: `make fuzz SECONDS=60 SEED=1`.
 
-Authentic peers are the dangerous ones, so protection is off and every byte reaches the parsers. Both lives must agree
-on each datagram they send and still forward a key frame at the end; run it on the sanitizer build to see more.
+Authentic peers are the dangerous ones, so in half of the stories protection is off and every byte reaches the parsers;
+in the others packets are broken before or after they are protected. Both lives must agree on each datagram they send,
+on every drop and its name; run it on the sanitizer build to see more.
 """
 
 import random
@@ -10,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from tertulia.sfu.plane.api import Codec
-from tests.property.test_plane_garbage import ALICE, BOB, Pair
+from tertulia.protocol import stun
+from tertulia.sfu.plane.api import Address, Codec
+from tests.property.test_plane_garbage import ALICE, BOB, PASSWORD, Pair
 from tests.unit.plane.packets import rtp, vp8
 
 PACKETS_PER_STEP = 8
@@ -45,6 +47,10 @@ def corpus(rng: random.Random) -> list[bytes]:
         struct.pack("!BBHIIHHIHH", 0x8F, 205, 5, 7, 3, 0, 4, 5 << 8, 0x2004, 0x0404),
         struct.pack("!BBHI", 0x81, 203, 1, 1),
     ]
+    key = stun.IntegrityKey(PASSWORD)
+    found += [
+        stun.build_request(rng.randbytes(12), "ours:its", key, use_candidate=nominate) for nominate in (True, False)
+    ]
     return found
 
 
@@ -53,6 +59,13 @@ class Stream:
 
     def __init__(self, rng: random.Random) -> None:
         self.sequence, self.timestamp, self.picture = rng.randrange(1 << 16), rng.randrange(1 << 32), 0
+
+    def in_order(self, packet: bytes) -> bytes:
+        """RTP with the next number: one that leaps would be the end of the stream where it is protected."""
+        if len(packet) < 4 or packet[0] >> 6 != 2 or 192 <= packet[1] < 224:
+            return packet
+        self.sequence = self.sequence + 1 & 0xFFFF
+        return packet[:2] + self.sequence.to_bytes(2, "big") + packet[4:]
 
     def next(self) -> bytes:
         self.sequence, self.timestamp = self.sequence + 1 & 0xFFFF, self.timestamp + 3000 & 0xFFFFFFFF
@@ -79,6 +92,15 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
     return bytes(body[:1500])
 
 
+def broken(rng: random.Random, pair: Pair, source: Address, data: bytes, stream: Stream) -> bytes:
+    """What arrives of it: an accident happens before it is protected, or on the way."""
+    if not pair.sessions:
+        return mutate(rng, data)
+    if rng.random() < 0.5:
+        return pair.protected(source, stream.in_order(mutate(rng, data)))
+    return mutate(rng, pair.protected(source, stream.in_order(data)))
+
+
 def fuzz(seconds: float, seed: int, say: Callable[[str], None] = print) -> int:
     """Run; the number of packets tried. AssertionError names the seed."""
     rng = random.Random(seed)
@@ -86,16 +108,22 @@ def fuzz(seconds: float, seed: int, say: Callable[[str], None] = print) -> int:
     while time.monotonic() < end:
         story = rng.randrange(1 << 32)
         own = random.Random(story)
-        pair = Pair(own.choice(list(Codec)))
+        pair = Pair(own.choice(list(Codec)), secured=own.random() < 0.5)
         seeds, stream = corpus(own), Stream(own)
         try:
             for step in range(STEPS_PER_PAIR):
-                batch = [mutate(own, own.choice((*seeds, stream.next()))) for _ in range(PACKETS_PER_STEP)]
-                pair.receive(own.choice((ALICE, ALICE, BOB)), *batch)
-                pair.receive(ALICE, *(stream.next() for _ in range(2)))
+                source = own.choice((ALICE, ALICE, BOB))
+                batch = [
+                    broken(own, pair, source, own.choice((*seeds, stream.next())), stream)
+                    for _ in range(PACKETS_PER_STEP)
+                ]
+                pair.receive(source, *batch)
+                pair.receive(ALICE, *(pair.protected(ALICE, stream.next()) for _ in range(2)))
                 packets += len(batch) + 2
-                if step % CHECK_EVERY == 0 and time.monotonic() > end:
-                    break
+                if step % CHECK_EVERY == 0:
+                    pair.both.order("totals")
+                    if time.monotonic() > end:
+                        break
         except Exception as error:
             raise AssertionError(f"story {story} of seed {seed} after {packets} packets: {error!r}") from error
     say(f"{packets} packets, nothing broke")

@@ -6,26 +6,33 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pylibsrtp import Error
 
+from tertulia.sfu.plane import srtp
 from tertulia.sfu.plane.api import Address, Codec, Extension, SrtpProfile
 from tests.property.test_plane_lives import Both
 from tests.unit.plane.packets import rtp, vp8
 
 ALICE = Address(0, "198.51.100.1", 4000)
 BOB = Address(0, "198.51.100.2", 4000)
+PASSWORD = "one that only the two know"
 
 
 class Pair:
-    """A publisher and a subscriber in the clear, in both lives."""
+    """A publisher and a subscriber in both lives, in the clear or (`secured`) under AES-GCM."""
 
-    def __init__(self, codec: Codec = Codec.VP8) -> None:
+    def __init__(self, codec: Codec = Codec.VP8, *, secured: bool = False) -> None:
         self.both = Both(1)
+        self.profile = SrtpProfile.AEAD_AES_128_GCM if secured else SrtpProfile.NULL
+        self.key = bytes(range(28)) if secured else b""
+        self.sessions = {source: srtp.session(self.profile, self.key, True) for source in (ALICE, BOB) if secured}
         order = self.both.order
         self.alice, self.bob = order("add_transport"), order("add_transport")
         for transport, address in ((self.alice, ALICE), (self.bob, BOB)):
-            order("set_keys", transport, SrtpProfile.NULL, b"", b"")
+            order("set_keys", transport, self.profile, self.key, self.key)
             order("allow", transport, address)
             order("select", transport, address)
+            order("answer_checks", transport, "ours", PASSWORD)
             order("set_extensions", transport, {kind: kind + 1 for kind in list(Extension)[:14]})
         self.track = order("add_track", codec, 90000)
         self.up = order("add_up", self.track, self.alice, 1, 0, payload_type=96, nack=True, twcc=True)
@@ -37,6 +44,16 @@ class Pair:
     def receive(self, source: Address, *packets: bytes) -> list[bytes]:
         self.both.now += 1_000_000
         return [data for _, data in self.both.step([(tuple(source), data) for data in packets])]
+
+    def protected(self, source: Address, packet: bytes) -> bytes:
+        """As the source would send it, if it can be protected at all."""
+        session = self.sessions.get(source)
+        if session is None or len(packet) < 12 or packet[0] >> 6 != 2:
+            return packet
+        try:
+            return session.protect_rtcp(packet) if 192 <= packet[1] < 224 else session.protect(packet)
+        except (Error, ValueError):
+            return packet
 
     def alive(self) -> None:
         """A key frame still crosses."""
@@ -74,12 +91,13 @@ def control(draw: Any) -> bytes:
 @settings(max_examples=150, deadline=None)
 @given(
     codec=st.sampled_from(list(Codec)),
+    secured=st.booleans(),
     batch=st.lists(st.tuples(st.sampled_from([ALICE, BOB]), st.one_of(media(), control(), st.binary(max_size=60)))),
 )
-def test_nonsense_is_dropped_alike(codec: Codec, batch: list[tuple[Address, bytes]]) -> None:
-    pair = Pair(codec)
+def test_nonsense_is_dropped_alike(codec: Codec, secured: bool, batch: list[tuple[Address, bytes]]) -> None:
+    pair = Pair(codec, secured=secured)
     for source, data in batch:
-        pair.receive(source, data)
+        pair.receive(source, pair.protected(source, data))
     pair.both.now += 2 * 10**9
     pair.both.step([])
     assert len(pair.both.order("up_stats", pair.up)) == 13

@@ -81,8 +81,9 @@ cdef extern from * nogil:
             if (head + 4 > *n) return TP_FALSE;
             head += 4 + 4 * (b[head + 2] << 8 | b[head + 3]);
         }
-        if (head + TP_TAG > *n) return TP_FALSE;
+        if (head > *n) return TP_FALSE;
         if (i >= 0 && !tp_is_new(top, heard->rtp[i].seen, TP_WINDOW, index)) return TP_AGAIN;
+        if (head + TP_TAG > *n) return TP_FALSE;
         if (!tp_open_with(gcm, keys->rtp, tp_iv(keys->rtp_salt, ssrc, index), b, head, b + head, *n - head - TP_TAG))
             return TP_FALSE;
         if (i < 0 && (i = tp_hear(heard, ssrc)) < 0) return TP_FALSE;
@@ -100,8 +101,8 @@ cdef extern from * nogil:
         word = tp_read32(b + *n - TP_RTCP_WORD);
         index = word & ~TP_ENCRYPTED;
         i = tp_find(heard, ssrc);
-        if (!(word & TP_ENCRYPTED)) return TP_FALSE;
         if (i >= 0 && !tp_is_new(heard->rtcp[i].top, heard->rtcp[i].seen, TP_RTCP_WINDOW, index)) return TP_AGAIN;
+        if (!(word & TP_ENCRYPTED)) return TP_FALSE;
         memcpy(known, b, TP_RTCP_HEAD);
         memcpy(known + TP_RTCP_HEAD, b + *n - TP_RTCP_WORD, TP_RTCP_WORD);
         if (!tp_open_with(gcm, keys->rtcp, tp_iv(keys->rtcp_salt, ssrc, index), known, sizeof known, b + TP_RTCP_HEAD, size))
