@@ -132,7 +132,7 @@ class TransportHub:
         peer = self._transports.get(transport)
         if peer is None:
             raise RequestError("not_found", "the peer connection is gone")
-        peer.ice.restart()
+        peer.restart()
         self._settle(peer)
         return self._local(peer)
 

@@ -118,6 +118,11 @@ class PeerTransport:
         self._begin_sctp(now)
         self._drain(now)
 
+    def restart(self) -> None:
+        """New ICE credentials for an offer of ours."""
+        self.ice.restart()
+        self._entrust()  # the oldest may have gone
+
     def open_channel(self, options: ChannelOptions) -> None:
         if self._sctp is not None:
             self._sctp.open_channel(options)

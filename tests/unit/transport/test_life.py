@@ -310,3 +310,14 @@ def test_a_check_that_the_plane_answered_is_not_taken_from_another_address(stage
 
     stage.loop.run_until_complete(story())
     assert stage.hub.totals()["stun_replayed"] == 1
+
+
+def test_restarts_nobody_follows_move_on_what_is_entrusted(stage: Stage) -> None:
+    async def story() -> None:
+        stage.connect()
+        stage.check()
+        stage.shake_hands()
+        ufrags = [stage.local.ufrag] + [stage.hub.restart(stage.transport).ufrag for _ in range(3)]
+        assert [ufrag for ufrag, _ in stage.plane.entrusted] == ufrags[:2]  # three are honoured at a time
+
+    stage.loop.run_until_complete(story())
