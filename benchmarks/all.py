@@ -1,6 +1,6 @@
 """Every budget of the design, measured in one run: the ratio, the budget, and whether it holds.
 
-    python -m benchmarks.all [--seconds 3] [--json FILE]
+    python -m benchmarks.all [--seconds 1.5] [--json FILE]
 
 The plane's budgets are measured on the plane alone (`benchmarks.plane`), the others on a server of our own under the
 load of real clients. Exit status 1 when a budget is exceeded. A machine that is busy with other work shows in the
@@ -75,16 +75,6 @@ async def idle_kib() -> float:
         return (after.resident_bytes - before.resident_bytes) / IDLE / 1024
 
 
-def plane_budgets(seconds: float) -> list[Budget]:
-    """The plane alone, in this process."""
-    sinks = [plane.udp() for _ in range(FAN_OUT)]
-    try:
-        return plane.budgets(plane.costs(sinks, seconds), FAN_OUT)
-    finally:
-        for sink in sinks:
-            sink.close()
-
-
 def measure(seconds: float, console: Console) -> list[Budget]:
     """Everything, one after the other."""
 
@@ -93,7 +83,7 @@ def measure(seconds: float, console: Console) -> list[Budget]:
             console.print(f"[dim]{text}[/dim]")
 
     say("the data plane alone")
-    found = plane_budgets(seconds)
+    found = plane.budgets(plane.costs(FAN_OUT, seconds), FAN_OUT)
     say("delay through a server whose interpreter is half busy")
     found += plane.delay_budgets("server", *asyncio.run(busy_delay_ms(seconds)))
     say("joins")
@@ -109,7 +99,7 @@ def measure(seconds: float, console: Console) -> list[Budget]:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, default=3.0, help="per measurement")
+    options.add_argument("--seconds", type=float, default=1.5, help="per measurement")
     options.add_argument("--json", default="", metavar="FILE", help="write the figures as well")
     chosen = options.parse_args()
     raise_file_limit()
