@@ -384,16 +384,18 @@ cdef class Native:
         if profile:  # before anything changes
             srtp.check(profile, rx)
             srtp.check(profile, tx)
-        before = self.sessions.pop(handle, None)
+        made = None
         memset(&sends, 0, sizeof(tp_keys))
         memset(&hears, 0, sizeof(tp_keys))
         if self.supplier and profile == srtp.GCM:
             self._take_keys(&sends, srtp.session_keys(tx))
             self._take_keys(&hears, srtp.session_keys(rx))
         elif profile:
-            received = srtp.session(profile, rx, outbound=False)
-            inbound = srtp.pointer(received)
-            self.sessions[handle] = [profile, tx, received, srtp.session(profile, tx, outbound=True)]
+            made = [profile, tx, srtp.session(profile, rx, outbound=False), srtp.session(profile, tx, outbound=True)]
+            inbound = srtp.pointer(made[2])
+        before = self.sessions.pop(handle, None)
+        if made is not None:
+            self.sessions[handle] = made
         self.seats[handle] = [0]
         # only this thread changes the list of rows
         cdef int* seats = <int*> calloc(link.row.n_downs + 1, sizeof(int))
