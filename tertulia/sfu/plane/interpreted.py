@@ -199,8 +199,13 @@ class Interpreted:
             self._media(now, link, data)
 
     def _answered(self, now: int, link: Link, place: Place, data: bytes) -> bool:
-        is_selected = link.row.mode == M_UDP and link.place == place
-        return is_selected and bool(consent.consent(self.engine, link.row, data, len(data), now))
+        t = link.row
+        if t.mode != M_UDP or link.place != place:
+            return False
+        written = stun.address(place[1], place[2])
+        t.c_place[: len(written)] = written
+        t.c_place_len = len(written)
+        return bool(consent.consent(self.engine, t, data, len(data), now))
 
     def _digest(self, e: Engine, t: Transport, n: int) -> None:
         e.note[:20] = hmac.digest(self._links[t.id].password, bytes(e.buf[:n]), "sha1")
@@ -295,9 +300,6 @@ class Interpreted:
             link = self._link(handle)
             link.place = address
             link.row.mode = M_FRAMES if address is None else M_UDP
-            written = b"" if address is None else stun.address(address[1], address[2])
-            link.row.c_place[: len(written)] = written
-            link.row.c_place_len = len(written)
 
     def answer_checks(self, handle: int, name: bytes, password: bytes) -> None:
         with self.lock:
