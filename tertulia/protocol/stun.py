@@ -247,23 +247,22 @@ def address(host: str, port: int) -> bytes:
 
 
 def _mapped(host: str, port: int, transaction: bytes) -> bytes:
-    """XOR-MAPPED-ADDRESS (RFC 8489 14.2): the port masked by the cookie's first half, the address by cookie and
-    transaction."""
+    """XOR-MAPPED-ADDRESS (RFC 8489 14.2)."""
     value = address(host, port)
-    mask = (MAGIC_COOKIE >> 16).to_bytes(2, "big") + MAGIC_COOKIE.to_bytes(4, "big") + transaction
-    masked = bytes(byte ^ by for byte, by in zip(value[2:], mask, strict=False))
-    return struct.pack("!HH", XOR_MAPPED_ADDRESS, len(value)) + value[:2] + masked
+    masked = _masked(value, MAGIC_COOKIE.to_bytes(4, "big") + transaction)
+    return struct.pack("!HH", XOR_MAPPED_ADDRESS, len(value)) + masked
 
 
 def _parse_mapped(value: bytes, cookie_and_transaction: bytes) -> tuple[str, int]:
     family = value[1] if len(value) in (8, 20) else 0
     if (family, len(value)) not in ((1, 8), (2, 20)):
         raise PeerError("STUN XOR-MAPPED-ADDRESS is malformed")
-    port = int.from_bytes(value[2:4], "big") ^ (MAGIC_COOKIE >> 16)
-    mask = MAGIC_COOKIE if family == 1 else int.from_bytes(cookie_and_transaction, "big")
-    raw = (int.from_bytes(value[4:], "big") ^ mask).to_bytes(len(value) - 4, "big")
-    return socket.inet_ntop(socket.AF_INET if family == 1 else socket.AF_INET6, raw), port
+    value = _masked(value, cookie_and_transaction)
+    host = socket.inet_ntop(socket.AF_INET if family == 1 else socket.AF_INET6, value[4:])
+    return host, int.from_bytes(value[2:4], "big")
 
 
-def _mask(transaction: bytes) -> int:
-    return int.from_bytes(MAGIC_COOKIE.to_bytes(4, "big") + transaction, "big")
+def _masked(value: bytes, cookie_and_transaction: bytes) -> bytes:
+    """There and back: the port by the cookie's first half, the address by cookie and transaction."""
+    mask = cookie_and_transaction[:2] + cookie_and_transaction
+    return value[:2] + bytes(byte ^ by for byte, by in zip(value[2:], mask, strict=False))

@@ -98,7 +98,7 @@ def find_ssrc(t: "Transport", ssrc: int) -> int:
 def acceptable(e: "Engine", t: "Transport", p: "Bytes", n: int, now: int) -> int:
     """Before any cryptography: 1 when the packet's SSRC is known or may still become known.
 
-    Every authentic SSRC costs libsrtp a stream and a step of a linear search, hence the limit in front of it.
+    Every authentic SSRC costs a replay window and a step of a linear search, hence the limit in front of it.
     """
     if n < 12:
         e.drops[D_MALFORMED] += 1
