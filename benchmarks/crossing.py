@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from benchmarks.plane import BUSY_PER_SECOND, FRAME, KEY_BYTES, SSRC, published, ratio_of_turns, udp
+from benchmarks.plane import ratio_of_turns
+from benchmarks.publisher import KEY_BYTES, PROFILE, published, published_track, udp
 from tertulia.node.cluster.links import EXTENSIONS
 from tertulia.sfu.plane import open_plane
-from tertulia.sfu.plane.api import Address, Codec, Extension, LivePlane, SrtpProfile
+from tertulia.sfu.plane.api import Address, Extension, LivePlane
 
 MEDIA, RELAY = 0, 1
 """Ports of a node in a cluster; each has one socket here."""
 NODES = 20
 TURN_S = 0.4
 REST_S = 0.03
-PROFILE = SrtpProfile.AEAD_AES_128_GCM
 
 
 def subscriber_rows(plane: LivePlane, track: int, sinks: Sequence[socket.socket], key: bytes) -> list[int]:
@@ -77,12 +77,7 @@ def relayed_copy(turns: int) -> Copies:
     plane = open_plane([[server], [relay]], life="compiled", rng=random.Random(1))
     try:
         with published(server, key) as (pipe, source):
-            transport = plane.add_transport(MEDIA)
-            plane.set_keys(transport, PROFILE, key, key)
-            plane.allow(transport, source)
-            plane.select(transport, source)
-            track = plane.add_track(Codec.OTHER, 90000)
-            plane.add_up(track, transport, SSRC, 0, payload_type=96, nack=False, twcc=False)
+            track = published_track(plane, source, key)
             kinds = [rows(plane, track, sinks, key) for rows in (subscriber_rows, link_rows, subscriber_rows)]
             plane.start()
             found = []
@@ -107,14 +102,13 @@ def _turn(plane: LivePlane, pipe: Connection, downs: list[int]) -> float:
     for down in downs:
         plane.set_target(down, 0)
     before, cpu = plane.totals()["packets_out"], time.process_time()
-    pipe.send(int(TURN_S * BUSY_PER_SECOND) // FRAME * FRAME)
-    pipe.recv()
+    pipe.send(TURN_S)
+    expected = pipe.recv() * len(downs)
     time.sleep(REST_S)
     copies, used = plane.totals()["packets_out"] - before, time.process_time() - cpu
     for down in downs:
         plane.set_target(down, -1)
     plane.reports()
-    expected = int(TURN_S * BUSY_PER_SECOND) // FRAME * FRAME * len(downs)
     if copies < 0.9 * expected:
         raise RuntimeError(f"only {copies} of {expected} copies were sent: {plane.totals()}")
     return used / copies * 1e6

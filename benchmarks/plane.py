@@ -3,9 +3,12 @@
     python -m benchmarks.plane [--subscribers 100] [--seconds 1.5]
 
 One publisher in a child process, subscribers that are bound sockets nobody reads, CPU time of the measuring process:
-user and system, loopback's receive half included, the same for every row. Compare ratios, not microseconds. Where the
-kernel puts what a datagram needs is drawn once for a process and moves a copy by a tenth: so several processes, one
-after the other, measure everything that is compared, and the median of their ratios counts.
+user and system, loopback's receive half included, the same for every row. Compare ratios, not microseconds.
+
+A copy is measured like the sendmmsg it is compared with: the thread is never out of work. What waking up costs (on a
+virtual machine some microseconds, another number at every hour) is told by a row of its own. Where the kernel puts what
+a datagram needs is drawn once for a process and moves a copy by a tenth: so several processes, one after the other,
+measure everything that is compared, and the median of their ratios counts.
 """
 
 import argparse
@@ -18,96 +21,41 @@ import socket
 import statistics
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from aiortc.rtp import HeaderExtensionsMap, RtpPacket
-from pylibsrtp import Policy, Session
 
 from benchmarks.budget import Budget, Conditions, report
+from benchmarks.publisher import (
+    FRAME,
+    KEY_BYTES,
+    PAYLOAD,
+    PROFILE,
+    SSRC,
+    UDP_SEGMENT,
+    packet,
+    published,
+    published_track,
+    session,
+    udp,
+)
 from tertulia.sfu.plane import open_plane
-from tertulia.sfu.plane.api import Address, Codec, Extension, LivePlane, SrtpProfile
+from tertulia.sfu.plane.api import Address, Extension, LivePlane
 
-PAYLOAD = 1100
 QUIET_PER_SECOND = 500
-BUSY_PER_SECOND = 2500
-FRAME = 8
-TURNS = 4
+TURNS = 8
 PROCESSES = 5
-KEY_BYTES = 28
-SSRC = 0x11223344
-UDP_SEGMENT, SO_TIMESTAMPNS = 103, 35
-
-
-def session(key: bytes, outbound: bool) -> Session:
-    kind = Policy.SSRC_ANY_OUTBOUND if outbound else Policy.SSRC_ANY_INBOUND
-    return Session(Policy(key=key, ssrc_type=kind, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM))
-
-
-def udp(receive_bytes: int = 2304) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-    sock.bind(("127.0.0.1", 0))
-    sock.setblocking(False)
-    return sock
-
-
-def packet(sequence: int, body: bytes) -> bytes:
-    return struct.pack("!BBHII", 0x80, 96, sequence & 0xFFFF, sequence * 3000 & 0xFFFFFFFF, SSRC) + body
-
-
-def publish(pipe: Connection, to: tuple[str, int], key: bytes, at_once: int, per_second: int) -> None:
-    """The child: `at_once` packets so many a second, as many as asked for."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
-    tx = session(key, outbound=True)
-    pipe.send(sock.getsockname())
-    sequence = 1000
-    while (count := pipe.recv()) > 0:
-        due = time.monotonic()
-        for _ in range(count // at_once):
-            batch = []
-            for _ in range(at_once):
-                sequence += 1
-                batch.append(tx.protect(packet(sequence, bytes(PAYLOAD))))
-            control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("@H", len(batch[0])))] if at_once > 1 else []
-            sock.sendmsg([b"".join(batch)], control, 0, to)
-            due += at_once / per_second
-            time.sleep(max(0.0, due - time.monotonic()))
-        pipe.send(count)
-
-
-@contextmanager
-def published(
-    server: socket.socket, key: bytes, at_once: int = FRAME, per_second: int = BUSY_PER_SECOND
-) -> Iterator[tuple[Connection, Address]]:
-    """A publisher in a child process, which sends as many packets as it is told."""
-    ours, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(
-        target=publish, args=(theirs, server.getsockname(), key, at_once, per_second), daemon=True
-    )
-    child.start()
-    theirs.close()  # should the child end, we are told
-    try:
-        yield ours, Address(0, *ours.recv())
-        ours.send(0)
-        child.join()
-    except EOFError:
-        raise RuntimeError("the publisher ended without a word") from None
-    finally:
-        if child.is_alive():
-            child.kill()
-            child.join()
+SO_TIMESTAMPNS = 35
+LOSSES = ("drop_send_buffer", "send_errors", "drop_rate")
 
 
 def subscribed(plane: LivePlane, track: int, sinks: list[socket.socket], key: bytes) -> None:
     for index, sink in enumerate(sinks):
         transport = plane.add_transport()
-        plane.set_keys(transport, SrtpProfile.AEAD_AES_128_GCM, key, os.urandom(KEY_BYTES))
+        plane.set_keys(transport, PROFILE, key, os.urandom(KEY_BYTES))
         address = Address(0, *sink.getsockname())
         plane.allow(transport, address)
         plane.select(transport, address)
@@ -122,31 +70,26 @@ def forwarding(
     life: str,
     *,
     at_once: int,
-    per_second: int,
+    per_second: int = 0,
     gso: Sequence[bool] = (True,),
 ) -> list[list[float]]:
     """Microseconds of CPU per copy, receiving and deciding included: for each setting of GSO one figure a round, the
-    settings taking turns, so that a machine that gets slower does so for all of them. A round sends for a quarter of
-    `seconds`. In the main process or one that is no daemon: it has a child."""
-    server, key = udp(4 << 20), os.urandom(KEY_BYTES)
+    settings taking turns, so that a machine that gets slower does so for all of them. The rounds of a setting take
+    `seconds` together. `per_second`: of the publisher; 0: as many as the data thread forwards, which never waits then.
+    In the main process or one that is no daemon: it has a child."""
+    server, echo, key = udp(4 << 20), udp(1 << 20), os.urandom(KEY_BYTES)
     plane = open_plane([[server]], life=life, rng=random.Random(1))  # type: ignore[arg-type]
     found: list[list[float]] = [[] for _ in gso]
     try:
-        with published(server, key, at_once, per_second) as (pipe, source):
-            transport = plane.add_transport()
-            plane.set_keys(transport, SrtpProfile.AEAD_AES_128_GCM, key, key)
-            plane.allow(transport, source)
-            plane.select(transport, source)
-            track = plane.add_track(Codec.OTHER, 90000)
-            plane.add_up(track, transport, SSRC, 0, payload_type=96, nack=False, twcc=False)
-            subscribed(plane, track, sinks, key)
+        with published(server, key, at_once, per_second or echo) as (pipe, source):
+            subscribed(plane, published_track(plane, source, key), [echo, *sinks[1:]], key)
             plane.start()
             for turn in range(TURNS + 1):
                 for figures, setting in zip(found, gso, strict=True):
                     if life == "compiled":
                         plane._native.set_gso(setting)  # type: ignore[attr-defined]
                     before, cpu = plane.totals()["packets_out"], time.process_time()
-                    pipe.send(int(seconds * per_second / 4) // at_once * at_once)
+                    pipe.send(seconds / TURNS)
                     pipe.recv()
                     time.sleep(0.05)  # the last ones are still on their way
                     copies = plane.totals()["packets_out"] - before
@@ -157,8 +100,10 @@ def forwarding(
     finally:
         plane.stop()
         server.close()
-    if totals["drop_send_buffer"] or totals["send_errors"]:
-        print(f"  (not sent: {totals['drop_send_buffer']}, errors: {totals['send_errors']})")
+        echo.close()
+    lost = {name: totals[name] for name in LOSSES if totals[name]}
+    if lost:
+        print(f"  ({lost})")
     return found
 
 
@@ -289,7 +234,7 @@ def protect_us(subscribers: int, life: str) -> float:
     handles = list(range(1, subscribers + 1))
     for handle in handles:
         native.add_transport(handle, 0, 0)
-        native.set_keys(handle, int(SrtpProfile.AEAD_AES_128_GCM), bytes(KEY_BYTES), os.urandom(KEY_BYTES))
+        native.set_keys(handle, int(PROFILE), bytes(KEY_BYTES), os.urandom(KEY_BYTES))
     results = []
     for run in range(4):
         cpu = time.process_time()
@@ -307,14 +252,9 @@ def delay_ms(seconds: float, life: str) -> tuple[float, float]:
     plane = open_plane([[server]], life=life, rng=random.Random(1))  # type: ignore[arg-type]
     key = os.urandom(KEY_BYTES)
     back = os.urandom(KEY_BYTES)
-    transport = plane.add_transport()
-    plane.set_keys(transport, SrtpProfile.AEAD_AES_128_GCM, key, key)
-    plane.allow(transport, Address(0, *source.getsockname()))
-    plane.select(transport, Address(0, *source.getsockname()))
-    track = plane.add_track(Codec.OTHER, 90000)
-    plane.add_up(track, transport, SSRC, 0, payload_type=96, nack=False, twcc=False)
+    track = published_track(plane, Address(0, *source.getsockname()), key)
     other = plane.add_transport()
-    plane.set_keys(other, SrtpProfile.AEAD_AES_128_GCM, key, back)
+    plane.set_keys(other, PROFILE, key, back)
     plane.select(other, Address(0, *sink.getsockname()))
     plane.set_target(plane.add_down(track, other, 11, payload_type=96), 0)
     plane.start()
@@ -405,7 +345,7 @@ def costs(subscribers: int, seconds: float, life: str = "compiled") -> list[Cost
 def costs_here(subscribers: int, seconds: float, life: str) -> Costs:
     """In this process."""
     sinks = [udp() for _ in range(subscribers)]
-    without, segmented = forwarding(sinks, seconds, life, at_once=FRAME, per_second=BUSY_PER_SECOND, gso=(False, True))
+    without, segmented = forwarding(sinks, seconds, life, at_once=FRAME, gso=(False, True))
     return Costs(
         bare=bare(sinks, seconds),
         bare_gso=bare(sinks, seconds, FRAME),

@@ -298,5 +298,5 @@ async def test_a_server_that_never_answers_is_given_up(false_server: Callable[[A
 
 
 def test_a_publisher_that_ends_is_noticed() -> None:
-    with pytest.raises(RuntimeError, match="publisher ended"):  # asked for no packets it goes home
-        plane.forwarding([], 1.0, "interpreted", at_once=plane.FRAME, per_second=0)
+    with pytest.raises(RuntimeError, match="publisher ended"):  # asked for no time it goes home
+        plane.forwarding([], 0.0, "interpreted", at_once=plane.FRAME)
