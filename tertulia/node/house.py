@@ -416,8 +416,9 @@ class House:
             seat.driver.handle(OfTransport(transport, event))
 
     def on_plane(self) -> None:
-        """Reports wait: hand each to its transport or room."""
+        """Reports wait: hand each to its transport, and to each room its own in one turn."""
         now = monotonic()
+        turns: dict[Seat, list[Report]] = {}
         for report in self.plane.reports():
             if isinstance(report, Datagram):
                 if report.address.socket == self.relay_socket:
@@ -429,7 +430,9 @@ class House:
             elif isinstance(report, (Outgoing, TransportSilent)):  # a union is made anew every time
                 self.hub.on_report(now, report)
             elif (seat := self._room_of(report)) is not None:
-                seat.driver.handle(OfPlane(report))
+                turns.setdefault(seat, []).append(report)
+        for seat, reports in turns.items():
+            seat.driver.handle(OfPlane(reports))
 
     def _room_of(self, report: Report) -> Seat | None:
         if isinstance(report, (UnboundSsrc, Feedback, Rtcp)):

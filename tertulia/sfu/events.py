@@ -3,6 +3,7 @@
 LiveKit's protobufs are the vocabulary; frozen dataclasses where none fits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from livekit.protocol import models, room, rtc
@@ -75,9 +76,9 @@ class OfTransport:
 
 @dataclass(frozen=True, slots=True)
 class OfPlane:
-    """A data-plane report that concerns this room."""
+    """Data-plane reports that concern this room, as they came."""
 
-    report: Report
+    reports: Sequence[Report]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ the room looks whether anybody is left. Time, chance, plane and transports are g
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -273,6 +273,10 @@ class Room:
                 peer.is_lost = False
                 leaving.returned(local)
 
+    def _on_reports(self, reports: Sequence[Report]) -> None:
+        for report in reports:
+            self._on_report(report)
+
     def _on_report(self, report: Report) -> None:
         match report:
             case UnboundSsrc():
@@ -387,7 +391,7 @@ HANDLERS: Mapping[type[RoomInput], Callable[[Room, Any], None]] = {
     PerformRpc: lambda self, event: calling.perform(self._state, event),
     SessionClosed: lambda self, event: leaving.session_closed(self._state, event.session),
     OfTransport: Room._on_transport,
-    OfPlane: lambda self, event: self._on_report(event.report),
+    OfPlane: lambda self, event: self._on_reports(event.reports),
     FromNode: lambda self, event: replica.heard(self._state, event.node, event.data),
     NodeGone: lambda self, event: replica.node_gone(self._state, event.node),
     NodesHere: lambda self, event: replica.nodes_here(self._state, event.nodes),

@@ -316,7 +316,7 @@ class World:
                 if isinstance(report, Feedback) and report.transport in node.links.loads:
                     node.links.loads[report.transport].feed(report)
                 elif not isinstance(report, Datagram) and not node.closed:
-                    node.room.handle(self.now, OfPlane(report))
+                    node.room.handle(self.now, OfPlane([report]))
                     busy = True
             while not node.closed and (output := node.room.poll()) is not None:
                 busy = True

@@ -20,7 +20,7 @@ SILENT_NS = 3 * SECOND
 """A peer that should give feedback and gives none for so long is not managed."""
 CONTENT_NS = 3 * SECOND
 """While starting: everything wanted was given, and went well for so long."""
-CLOSE_NS, STEADY_NS, CALM_NS = 50 * MILLISECOND, 250 * MILLISECOND, 2 * SECOND
+CLOSE_NS, STEADY_NS, CALM_NS = 50 * MILLISECOND, 250 * MILLISECOND, 4 * SECOND
 """How often reports are wanted once something was too much (when a layer is left out or probed for, and else), and
 when nothing ever was. When a queue grows or packets are lost they come at once all the same."""
 DIVIDE_NS = 200 * MILLISECOND

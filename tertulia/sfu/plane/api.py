@@ -94,8 +94,7 @@ class Drop(IntEnum):
 # ---------------------------------------------------------------------------------------------- reports
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """STUN or DTLS bytes for the control side (RFC 7983 first byte 0-3 or 20-63)."""
 
     address: Address
@@ -152,8 +151,7 @@ class Usage(IntEnum):
     """The queue drains."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(NamedTuple):
     """Summary of congestion feedback of one peer about what we send to it, at most every 50 ms; while all is well, it
     may wait for as long as `attend` allows."""
 

@@ -51,6 +51,7 @@ TOTALS = (
     *("retransmitted", "gso_segments", "send_errors", "checks"),
 )
 FEEDBACK = struct.Struct("!10q")
+USAGES = tuple(Usage)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -335,6 +336,9 @@ def told(raw: RawReport) -> Report | None:
     kind, handle, number, body, place = raw
     transport = TransportId(handle)
     match kind:
+        case _ if kind == R_FEEDBACK:
+            now, *figures, usage, standing, recent = FEEDBACK.unpack(body)
+            return Feedback._make((transport, now, *figures, USAGES[usage], standing, recent))
         case _ if kind == R_DATAGRAM and place is not None:
             return Datagram(Address(*place), body, transport if handle else None)
         case _ if kind == R_OUTGOING:
@@ -349,9 +353,6 @@ def told(raw: RawReport) -> Report | None:
             return Switched(handle, number)
         case _ if kind == R_KEY_FRAME:
             return KeyFrame(handle, number >> 16, number & 0xFFFF)
-        case _ if kind == R_FEEDBACK:
-            now, size, packets, lost, span, rtt, remb, usage, standing, recent = FEEDBACK.unpack(body)
-            return Feedback(transport, Nanos(now), size, packets, lost, span, rtt, remb, Usage(usage), standing, recent)
         case _ if kind == R_RTCP:
             return Rtcp(transport, body)
         case _ if kind == R_SILENT:

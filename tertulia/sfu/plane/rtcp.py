@@ -28,6 +28,10 @@ if not cython.compiled:
     )
 
 SUMMARY_NS = 50_000_000
+LONG_NS = 1_000_000_000
+COMPANY_NS = 100_000_000
+"""A summary that may wait for `LONG_NS` or more waits for the next multiple of this as well: those of many peers wake
+the control side once."""
 
 
 def rtcp_acceptable(e: "Engine", t: "Transport", p: "Bytes", n: int) -> int:
@@ -200,6 +204,13 @@ def summarise(e: "Engine", t: "Transport", pressing: int, now: int) -> None:
 def attend(e: "Engine", t: "Transport", every_ns: int) -> None:
     """How long summaries may wait while nothing is pressing."""
     t.f_every = every_ns
-    t.f_due = t.f_at + max(every_ns, SUMMARY_NS)
+    put_off(t)
     if t.f_any:
         arm(e, t.f_due)
+
+
+def put_off(t: "Transport") -> None:
+    """The next summary, while nothing is pressing."""
+    t.f_due = t.f_at + max(t.f_every, SUMMARY_NS)
+    if t.f_every >= LONG_NS:
+        t.f_due += COMPANY_NS - t.f_due % COMPANY_NS

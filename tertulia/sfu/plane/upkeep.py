@@ -15,7 +15,7 @@ if not cython.compiled:
     from tertulia.sfu.plane.outflow import ask_key_frame
     from tertulia.sfu.plane.repair import ask, next_due
     from tertulia.sfu.plane.rows import Engine, Track, Transport, Up
-    from tertulia.sfu.plane.rtcp import SUMMARY_NS
+    from tertulia.sfu.plane.rtcp import put_off
     from tertulia.sfu.plane.statistics import receiver_report, report_block, sender_report
     from tertulia.sfu.plane.twcc import feedback
     from tertulia.sfu.plane.words import R_FEEDBACK, S_UP, T_NACKS_OUT
@@ -115,7 +115,7 @@ def summary(e: "Engine", t: "Transport", now: int) -> None:
     t.f_last = 0
     t.f_any = 0
     t.f_at = now
-    t.f_due = now + max(t.f_every, SUMMARY_NS)
+    put_off(t)
     e.report(e, R_FEEDBACK, t.id, 0, 80)
 
 

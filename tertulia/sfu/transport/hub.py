@@ -20,7 +20,7 @@ import structlog
 from tertulia.protocol import stun
 from tertulia.protocol.errors import PeerError, RequestError
 from tertulia.protocol.ids import TransportId
-from tertulia.protocol.machine import MILLISECOND, Nanos
+from tertulia.protocol.machine import MILLISECOND, SECOND, Nanos
 from tertulia.sfu.plane.api import Address, Datagram, LivePlane, Outgoing, TransportSilent
 from tertulia.sfu.transport.api import LocalParameters, RemoteParameters, TransportEvent
 from tertulia.sfu.transport.channels import ChannelOptions
@@ -30,9 +30,10 @@ from tertulia.sfu.transport.listen import TcpEndpoint, UdpEndpoint, candidates
 from tertulia.sfu.transport.tcp import TcpConnection, TcpListener
 from tertulia.sfu.transport.transport import PeerTransport
 
-UFRAG_BYTES = 6
-PWD_BYTES = 18
+UFRAG_BYTES, PWD_BYTES = 6, 18
 """Of randomness, 8 and 24 characters of the Base64 that RFC 8839 5.4 takes; it asks for 24 and 128 bits at least."""
+FAR_NS, COMPANY_NS = SECOND, 100 * MILLISECOND
+"""A transport that is due later than the first is woken at the next multiple of the second, with others."""
 EVENTS_PER_TURN = 1024
 """Delivered before other work of the loop gets its turn."""
 CERTIFICATE_RENEWAL = timedelta(days=30)
@@ -334,6 +335,8 @@ class TransportHub:
                 self._by_ufrag[ufrag] = peer
             peer.registered = ufrags
         due = peer.next_wake()
+        if due is not None and due - monotonic() > FAR_NS:
+            due = Nanos(due + -due % COMPANY_NS)
         if due is not None and (peer.scheduled is None or due < peer.scheduled):
             # An earlier entry stays in the heap and wakes the transport in vain; a later one is never needed.
             peer.scheduled = due

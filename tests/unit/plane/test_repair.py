@@ -1,5 +1,6 @@
 """NACKs both ways, RTX, sender and receiver reports, transport-cc, PLI throttle."""
 
+import itertools
 import struct
 
 import pytest
@@ -201,6 +202,27 @@ def test_summaries_wait_while_all_is_well_and_come_at_once_when_it_is_not() -> N
     seconds_until_told(40, 12)
     assert seconds_until_told(40, 12) >= 0.9
     assert 0 < seconds_until_told(60, 12) <= 0.4, "a queue grows"
+
+
+def test_long_summaries_of_many_peers_come_together() -> None:
+    w = World()
+    heard = struct.pack("!BBHI", 0x81, 201, 7, 1) + bytes(24)
+    times: dict[int, list[int]] = {w.alice: [], w.bob: []}
+    for transport, peer in ((w.alice, ALICE), (w.bob, BOB)):
+        w.receive(heard, peer)
+        w.rest(31)
+        assert [report.transport for report in w.plane.reports() if isinstance(report, Feedback)] == [transport]
+        w.plane.attend(transport, 4_000_000_000)
+    for _ in range(900):
+        w.rest(15)
+        for peer in (ALICE, BOB):
+            w.receive(heard, peer)
+            for report in w.plane.reports():
+                if isinstance(report, Feedback):
+                    times[report.transport].append(report.now)
+    assert len(times[w.bob]) >= 3
+    assert times[w.alice] == times[w.bob]
+    assert all(4.0 <= (later - at) / 1e9 <= 4.1 for at, later in itertools.pairwise(times[w.bob]))
 
 
 def test_malformed_feedback_is_dropped_and_the_rest_used() -> None:

@@ -276,7 +276,7 @@ class Guest:
 
     def ssrc(self, mid: str, ssrc: int, rid: str = "", repaired: str = "", pt: int = sdp.VP8) -> None:
         """An SSRC of its shows up."""
-        self.stage.feed(OfPlane(UnboundSsrc(self.up, ssrc, pt, mid, rid, repaired)))
+        self.stage.feed(OfPlane([UnboundSsrc(self.up, ssrc, pt, mid, rid, repaired)]))
 
     def send_data(self, packet: models.DataPacket, label: str = "_reliable") -> None:
         self.happens(ChannelMessage(label, packet.SerializeToString()))
@@ -406,7 +406,7 @@ class Stage:
         return guest
 
     def report(self, report: Report) -> None:
-        self.feed(OfPlane(report))
+        self.feed(OfPlane([report]))
 
 
 def claims_of(name: str, grants: Mapping[str, Any] | None = None, **more: Any) -> Claims:

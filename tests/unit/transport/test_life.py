@@ -192,6 +192,18 @@ def test_a_peer_that_never_comes_is_given_up(stage: Stage) -> None:
     assert stage.events == [(130, TransportFailed("no connectivity check came"))]
 
 
+def test_transports_that_are_due_in_the_same_tenth_of_a_second_are_woken_together(stage: Stage) -> None:
+    async def story() -> None:
+        for moment in (0.01, 0.05, 0.09):
+            await stage.at(moment)
+            stage.transport, _ = stage.hub.open("RM_test")
+            stage.connect()
+        await stage.at(40)
+
+    stage.loop.run_until_complete(story())
+    assert told(stage) == [(30.1, "TransportFailed")] * 3
+
+
 def test_a_peer_that_checks_but_never_shakes_hands_is_given_up(stage: Stage) -> None:
     async def story() -> None:
         stage.check()  # before its answer has come: no clock runs yet

@@ -165,6 +165,8 @@ cdef void resend(Engine* e, Down* d, int sequence) noexcept nogil
 
 # rtcp.py
 cdef int64_t SUMMARY_NS
+cdef int64_t LONG_NS
+cdef int64_t COMPANY_NS
 cdef int rtcp_acceptable(Engine* e, Transport* t, const uint8_t* p, int n) noexcept nogil
 cdef void rtcp(Engine* e, Transport* t, const uint8_t* p, int n, int64_t now) noexcept nogil
 cdef void part(Engine* e, Transport* t, const uint8_t* p, int o, int end, int64_t now) noexcept nogil
@@ -176,6 +178,7 @@ cdef void payload_feedback(Engine* e, Transport* t, const uint8_t* p, int o, int
 cdef void lost_picture(Engine* e, Down* d) noexcept nogil
 cdef void summarise(Engine* e, Transport* t, int pressing, int64_t now) noexcept nogil
 cdef void attend(Engine* e, Transport* t, int64_t every_ns) noexcept nogil
+cdef void put_off(Transport* t) noexcept nogil
 
 # upkeep.py
 cdef int64_t RECEIVER_REPORT_NS
