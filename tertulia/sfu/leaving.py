@@ -103,6 +103,7 @@ def remove(
     state.updates.depart(who, state.now)
     state.taps.tell(ParticipantGone(who.identity, who.sid))
     state.happened("participant_left" if was_active else "participant_connection_aborted", who)
+    who.local = None  # a cycle would keep both until it is collected
 
 
 def _release(state: RoomState, local: LocalParticipant) -> None:

@@ -61,11 +61,8 @@ class GuardedHttp(HttpToolsProtocol):
         self.settings = self.config.settings
         self.counts = self.config.counts
         self._deadline: asyncio.TimerHandle | None = None
-        self._unparsed_bytes = 0
-        self._header_bytes = 0
-        self._in_body = False
-        self._unwanted_bytes = 0
-        self._refused = False
+        self._unparsed_bytes = self._header_bytes = self._unwanted_bytes = 0
+        self._in_body = self._refused = False
 
     @property
     def peer(self) -> str:
@@ -199,6 +196,7 @@ class GuardedHttp(HttpToolsProtocol):
         protocol.connection_made(self.transport)
         protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")
         self.transport.set_protocol(protocol)
+        self.parser = None  # type: ignore[assignment]  # it holds us
 
 
 _NO_HANDSHAKE = Request("/", Headers())
@@ -225,6 +223,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._message_complete()
         self._unparsed.clear()
+        if self.handshake_initiated:
+            self.scope["extensions"].clear()  # they hold us: a cycle would wait for the collector
         super().connection_lost(exc)
 
     # ----------------------------------------------------------------------------------------- reading

@@ -123,6 +123,7 @@ class SessionSocket:
             if self._writer is not None:
                 self._writer.cancel()
             self._handle(Lost(1006))
+            self._writer = None  # its last exception holds us
             self._running = False
             self._disarm()
 

@@ -1,12 +1,16 @@
 """What comes must go: a hundred joins and leaves leave no task, socket, stream or row behind."""
 
 import asyncio
+import gc
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tertulia.node.config_read import Sources, load
+from tertulia.node.serve import Node
 from tests.interop.live import LiveServer, token
 from tests.interop.sdk import SdkClient
 
@@ -63,3 +67,37 @@ async def test_a_hundred_joins_and_leaves(
     grown = server.rss_bytes() - memory
     assert grown < ALLOWED_BYTES, f"{ROUNDS} joins grew the server by {grown / 1e6:.1f} MB"
     assert (await host.do("state"))["connected"]
+
+
+async def test_who_leaves_is_freed_without_the_cycle_collector(
+    make_sdk: Callable[[], Coroutine[Any, Any, SdkClient]],
+) -> None:
+    """A node in this process: a large room that empties is neither kept nor collected in one long pause."""
+    server = LiveServer()
+    async with Node(load(Sources(body=server.config)).config).running() as node:
+        host, guest = await make_sdk(), await make_sdk()
+        await host.do("connect", url=server.url, token=token("doors", "host"))
+        await come_and_go(server, guest, 3)
+        gc.collect()
+        gc.disable()
+        try:
+            await come_and_go(server, guest, 5)
+            await _left(node, host)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kept = Counter(type(one).__qualname__ for one in gc.garbage if type(one).__module__.startswith("tertulia"))
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not kept
+
+
+async def _left(node: Node, host: SdkClient) -> None:
+    """Everybody but the host has gone, their connections too."""
+    for _ in range(100):
+        if node.house.hub.totals()["transports"] == 1:
+            break
+        await asyncio.sleep(0.1)
+    assert (await host.do("state"))["connected"]
+    await asyncio.sleep(1)

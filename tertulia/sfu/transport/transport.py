@@ -152,7 +152,7 @@ class PeerTransport:
         if self._dtls is not None:
             self._dtls.close()
             self._drain_dtls(now)
-            self._dtls = None  # its native memory goes now, not when cycles are next collected
+        self._sctp = self._dtls = None  # their memory goes now, not when cycles are next collected
         self.stage = Stage.ENDED
         self._wanted.clear()
 
