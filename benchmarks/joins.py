@@ -1,6 +1,6 @@
 """What a join costs the server, beside a bare DTLS handshake of the same run.
 
-    python -m benchmarks.joins [--rates 5,20,100,1000] [--rounds 3]
+    python -m benchmarks.joins [--rates 5,20,100,1000] [--rounds 5]
 
 A join is everything from the WebSocket's first byte to flowing audio (v1, one connection, data channels, one
 subscription), in a room of eleven that a hundred join; what forwarding costs meanwhile is taken off, what their arrival
@@ -153,7 +153,7 @@ class Found:
     """Joins that came."""
 
 
-async def measure(per_second: float = FULL_SPEED, rounds: int = 3) -> Found:
+async def measure(per_second: float = FULL_SPEED, rounds: int = 5) -> Found:
     """Joins and bare handshakes by turns, so that both see the same machine; the first round warms up."""
     found = []
     async with served({"opus"}, set()) as (target, clips):
@@ -168,7 +168,7 @@ async def measure(per_second: float = FULL_SPEED, rounds: int = 3) -> Found:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rates", default="5,20,100,1000", help="joins a second, as far as they can come")
-    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--rounds", type=int, default=5)
     chosen = options.parse_args()
     raise_file_limit()
     print("| joins/s | ms each | a bare handshake at this pace | handshakes |\n| ---: | ---: | ---: | ---: |")
