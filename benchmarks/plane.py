@@ -39,10 +39,9 @@ from benchmarks.publisher import (
     packet,
     published,
     published_track,
-    session,
     udp,
 )
-from tertulia.sfu.plane import open_plane
+from tertulia.sfu.plane import open_plane, srtp
 from tertulia.sfu.plane.api import Address, Extension, LivePlane
 
 QUIET_PER_SECOND = 500
@@ -163,7 +162,7 @@ async def ordinary(sinks: list[socket.socket], seconds: float) -> float:
     loop = asyncio.get_running_loop()
     sock = udp()
     transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=sock)
-    sessions = [session(os.urandom(KEY_BYTES), outbound=True) for _ in sinks]
+    sessions = [srtp.session(PROFILE, os.urandom(KEY_BYTES), outbound=True) for _ in sinks]
     names = [sink.getsockname() for sink in sinks]
     extensions = HeaderExtensionsMap()
     extensions.transport_sequence_number = 5  # type: ignore[attr-defined]
@@ -289,7 +288,7 @@ def stopwatch(
 
     The kernel's time of arrival, because the child's own waking up is not the plane's delay.
     """
-    tx, rx = session(key, outbound=True), session(back, outbound=False)
+    tx, rx = srtp.session(PROFILE, key, outbound=True), srtp.session(PROFILE, back, outbound=False)
     sink.settimeout(1)
     sink.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     delays = []

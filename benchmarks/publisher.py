@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-from pylibsrtp import Policy, Session
-
+from tertulia.sfu.plane import srtp
 from tertulia.sfu.plane.api import Address, Codec, LivePlane, SrtpProfile
 
 PAYLOAD = 1100
@@ -23,11 +22,6 @@ LOST_S = 1.0
 """A frame whose copies are not back by then is no longer waited for."""
 SPARE_TRACKS, LAYERS = 4, 4
 """SSRCs that are named and never sent: what a transport may send grows with them, here beyond 30 000 packets/s."""
-
-
-def session(key: bytes, outbound: bool) -> Session:
-    kind = Policy.SSRC_ANY_OUTBOUND if outbound else Policy.SSRC_ANY_INBOUND
-    return Session(Policy(key=key, ssrc_type=kind, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM))
 
 
 def udp(receive_bytes: int = 2304) -> socket.socket:
@@ -92,7 +86,7 @@ def publish(pipe: Connection, to: tuple[str, int], key: bytes, at_once: int, pac
     """The child."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
-    tx = session(key, outbound=True)
+    tx = srtp.session(PROFILE, key, outbound=True)
     pipe.send(sock.getsockname())
     sequence = 1000
     while (seconds := pipe.recv()) > 0:
